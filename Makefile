@@ -1,0 +1,54 @@
+# make demo | test | test-all | lint | format | clean        PYTHON=python3.12 make … picks another Python (3.11 or newer)
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGING := pyproject.toml requirements.txt constraints.txt jaxgen/__init__.py
+
+.DELETE_ON_ERROR:
+.PHONY: demo test test-all lint format clean constraints
+
+demo: $(VENV)/installed
+	$(BIN)/python train.py configs/ddpm_faces.py --workdir runs/demo
+	$(BIN)/python sample.py runs/demo --num 64 --out runs/demo/samples.png
+	@echo "64 new faces: runs/demo/samples.png; loss curves and samples on the way: runs/demo"
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -q -n auto --dist worksteal
+
+# The empty marker expression replaces the default one, which leaves out the slow tests.
+test-all: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -q -m "" -n auto --dist worksteal
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Pins anew the versions that the ranges of requirements.txt allow, for every Python and platform in one file.
+constraints: $(VENV)/installed
+	$(BIN)/pip install -q uv
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade --no-header \
+	  --no-annotate --no-emit-index-url --no-emit-find-links -q -o constraints.txt
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "jaxgen needs Python 3.11 or newer, and '$(PYTHON)' is not: make PYTHON=python3.12 …"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "'$(PYTHON) -m venv' failed; on Debian or Ubuntu: apt install python3-venv"; exit 1; }
+
+# Stamps: each install runs once, and again when the packaging changes.
+$(VENV)/installed: $(PACKAGING) | $(BIN)/python
+	$(BIN)/pip install -q -e . -c constraints.txt
+	@touch $@
+
+$(VENV)/installed-dev: $(PACKAGING) | $(BIN)/python
+	$(BIN)/pip install -q -e '.[dev]' -c constraints.txt
+	@touch $@ $(VENV)/installed

@@ -1,0 +1,28 @@
+"""The lecture's index: every method by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxgen.config import kind_of
+from jaxgen.data import Spec
+from jaxgen.diffusion import ddpm
+from jaxgen.method import Method
+
+CATALOG: dict[str, tuple[type, Any]] = {
+    "ddpm": (ddpm.Config, ddpm.make),
+}
+
+
+def kinds() -> dict[str, type]:
+    """Each method's Config by name, as config.json tags it."""
+    return {name: config for name, (config, _) in CATALOG.items()}
+
+
+def make(config: Any, spec: Spec) -> Method:
+    """The method that `config` configures, for data of this `spec`.
+
+    Raises:
+      ValueError: `config` is no Config of the catalog, or holds a value that the method refuses.
+    """
+    return CATALOG[kind_of(config, kinds())][1](config, spec)

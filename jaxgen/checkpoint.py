@@ -1,0 +1,237 @@
+"""Orbax checkpoints that are checked: asynchronous, the best and the last k, back on any mesh, damage noticed.
+
+Orbax restores a file with a flipped byte without a word, and counts an empty step directory as the latest step. So
+every checkpoint carries a checksum of each array, computed on the devices, and restoring walks back to the newest
+whole one.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from jaxgen.checksum import by_path, digest, text_checksum
+from jaxgen.config import closest
+
+
+class Restored(NamedTuple):
+    """A checkpoint: the step it was saved at, the state's arrays, and the plain values saved beside them."""
+
+    step: int
+    state: Any
+    info: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+      directory: where they lie; made when the first is saved.
+      keep_last: newest checkpoints to keep.
+      best_metric: the metric whose best checkpoint is kept as well.
+      best_mode: whether the best is the lowest ("min") or highest ("max").
+      writing: whether this is the one process (group) that trains: it clears away what a killed save has left.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        keep_last: int = 2,
+        best_metric: str = "eval/loss",
+        best_mode: str = "min",
+        *,
+        writing: bool = False,
+    ):
+        self.directory, self.best_metric = directory.absolute(), best_metric
+        value = lambda metrics: metrics[best_metric]  # noqa: E731
+        best = checkpoint_managers.BestN(
+            get_metric_fn=value, reverse=best_mode == "min", n=1, keep_checkpoints_without_metrics=False
+        )
+        policy = checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(keep_last), best])
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            options=ocp.CheckpointManagerOptions(
+                best_fn=value, best_mode=best_mode, preservation_policy=policy, cleanup_tmp_directories=writing
+            ),
+            item_handlers={"state": ocp.PyTreeCheckpointHandler(), "info": ocp.JsonCheckpointHandler()},
+        )
+
+    def steps(self) -> list[int]:
+        """The steps that have a directory, oldest first; not all need be whole."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, state: Any, info: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> bool:
+        """Saves in the background, if every number of `state` is finite.
+
+        Args:
+          step: optimisation steps done.
+          state: the pytree of arrays.
+          info: plain values that JSON can hold.
+          metrics: the latest metrics, for the choice of the best.
+
+        Returns:
+          Whether the state was finite; if not, nothing was written.
+
+        Raises:
+          ValueError: there is a checkpoint of this step or a later one, which `set_aside` would move away.
+        """
+        checksums, finite = digest(state)
+        if not finite:
+            return False
+        item = {"info": dict(info), "info_checksum": text_checksum(dict(info)), "checksums": checksums}
+        best = float((metrics or {}).get(self.best_metric, math.nan))
+        saved = self._manager.save(
+            step,
+            args=ocp.args.Composite(state=ocp.args.PyTreeSave(state), info=ocp.args.JsonSave(item)),
+            metrics={self.best_metric: best} if math.isfinite(best) else None,
+        )
+        if not saved:  # Orbax passes over it without a word
+            raise ValueError(f"step {step} is not saved: {self.directory} has later steps or this one: {self.steps()}")
+        return True
+
+    def restore(self, abstract: Any, step: int | None = None) -> Restored | None:
+        """The newest whole checkpoint, or that of `step`, as arrays with the shapes and shardings of `abstract`.
+
+        Returns:
+          None when there is none at all.
+
+        Raises:
+          ValueError: the checkpoint's arrays are not those of `abstract` (each is named with both shapes), `step`
+            has no checkpoint, or every checkpoint is damaged.
+        """
+
+        def read(candidate: int) -> Restored:
+            check_shapes(self._manager, candidate, abstract)
+            return self._read(candidate, abstract, whole=True)
+
+        return self._newest(read, step)
+
+    def restore_subtree(
+        self, subtree: str, shardings: Callable[[Any], Any], step: int | None = None
+    ) -> Restored | None:
+        """Only `subtree` (such as `params` or `ema/encoder`) of the newest whole checkpoint, or of that of `step`.
+
+        Args:
+          subtree: path of the subtree.
+          shardings: `(abstract subtree) -> shardings` to put the arrays on.
+          step: which checkpoint; None takes the newest whole one.
+
+        Raises:
+          ValueError: as `restore`, or there is no such subtree.
+        """
+        names = subtree.split("/")
+
+        def read(candidate: int) -> Restored:
+            tree = self._manager.item_metadata(candidate)["state"].tree
+            for name in names:
+                if not isinstance(tree, Mapping) or name not in tree:
+                    there = sorted(tree) if isinstance(tree, Mapping) else []
+                    raise MismatchError(f"{self.directory / str(candidate)} has no {subtree}{closest(name, there)}")
+                tree = tree[name]
+            abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
+            abstract = jax.tree.map(
+                lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+                abstract,
+                shardings(abstract),
+            )
+            for name in reversed(names):
+                abstract = {name: abstract}
+            found = self._read(candidate, abstract, whole=False)
+            return found._replace(state=functools.reduce(lambda tree, name: tree[name], names, found.state))
+
+        return self._newest(read, step)
+
+    def _newest(self, read: Callable[[int], Restored], step: int | None) -> Restored | None:
+        self.wait()
+        steps = self.steps()
+        if step is not None and step not in steps:
+            raise ValueError(f"no checkpoint of step {step} in {self.directory}; there are: {steps}")
+        tried = [step] if step is not None else list(reversed(steps))
+        for candidate in tried:
+            try:
+                return read(candidate)
+            except (MismatchError, MemoryError, jax.errors.JaxRuntimeError):
+                raise  # says nothing about the files
+            except Exception as error:  # noqa: BLE001 — whatever a damaged file makes Orbax raise
+                if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                    raise  # a disk or network that fails now may be back later
+                message = str(error).partition("\n")[0][:200]
+                warnings.warn(
+                    f"checkpoint {self.directory / str(candidate)} is damaged: {type(error).__name__}: {message}",
+                    stacklevel=3,
+                )
+        if tried:
+            raise ValueError(f"no whole checkpoint in {self.directory}; tried: {tried}")
+        return None
+
+    def _read(self, step: int, abstract: Any, whole: bool) -> Restored:
+        restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
+        state_args = ocp.args.PyTreeRestore(abstract, restore_args=restore_args, partial_restore=not whole)
+        found = self._manager.restore(step, args=ocp.args.Composite(state=state_args, info=ocp.args.JsonRestore()))
+        state, item = found["state"], found["info"]
+        checksums, _ = digest(state)
+        if wrong := [path for path, value in checksums.items() if value != item["checksums"].get(path)]:
+            raise ValueError(f"checksum of {wrong[0]} differs ({len(wrong)} of {len(checksums)} arrays)")
+        if text_checksum(item["info"]) != item["info_checksum"]:
+            raise ValueError("checksum of the info differs")
+        return Restored(step, state, item["info"])
+
+    def best_step(self) -> int | None:
+        """The step that is best by the metric, or None when no checkpoint carries the metric."""
+        self.wait()
+        with_metric = [s for s in self.steps() if self._manager.metrics(s)]
+        return self._manager.best_step() if with_metric else None
+
+    def set_aside(self, after: int) -> None:
+        """Moves checkpoints behind step `after` away, to `../set_aside/`: the run will write those steps anew."""
+        for step in [s for s in self.steps() if s > after]:
+            target = self.directory.parent / "set_aside" / str(step)
+            target.parent.mkdir(exist_ok=True)
+            number = 1
+            while target.exists():
+                target = target.with_name(f"{step}.{number}")
+                number += 1
+            (self.directory / str(step)).rename(target)
+        self._manager.reload()
+
+    def wait(self) -> None:
+        """Blocks until a save under way is on disk; raises what it met there."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits for a save under way, and lets the directory go."""
+        self._manager.close()
+
+
+class MismatchError(ValueError):
+    """A checkpoint holds other arrays than the ones asked for."""
+
+
+def check_shapes(manager: ocp.CheckpointManager, step: int, abstract: Any) -> None:
+    """Raises a MismatchError that lists the arrays that are missing, too many, or of another shape or dtype."""
+    saved = {path: leaf for path, leaf in by_path(manager.item_metadata(step)["state"].tree).items()}
+    asked = by_path(abstract)
+    lines = [f"{p}: not in the checkpoint" for p in asked if p not in saved]
+    lines += [f"{p}: in the checkpoint only" for p in saved if p not in asked]
+    for path in asked.keys() & saved.keys():
+        old, new = saved[path], asked[path]
+        if jnp.issubdtype(new.dtype, jax.dtypes.prng_key):
+            new = jax.eval_shape(jax.random.key_data, new)
+        if tuple(old.shape) != tuple(new.shape) or old.dtype != new.dtype:
+            lines.append(
+                f"{path}: {tuple(old.shape)} {old.dtype} in the checkpoint, {tuple(new.shape)} {new.dtype} asked for"
+            )
+    if lines:
+        more = f"\n  … and {len(lines) - 20} more" if len(lines) > 20 else ""
+        raise MismatchError(
+            f"checkpoint {manager.directory}/{step} does not fit:\n  " + "\n  ".join(sorted(lines)[:20]) + more
+        )

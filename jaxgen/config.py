@@ -1,0 +1,224 @@
+"""Configuration: frozen dataclasses, a Python file an experiment, JSON in and out."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import runpy
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Acts when a logged metric leaves its bounds, headless: `Rule("loss", above=10.0, action="rollback")`."""
+
+    metric: str
+    """Name of the metric as it stands in metrics.jsonl; a name that is not logged never fires."""
+    above: float | None = None
+    """Fires when the metric is above this."""
+    below: float | None = None
+    """Fires when the metric is below this."""
+    patience: int = 1
+    """Fires only after so many log lines in a row."""
+    action: Literal["stop", "rollback"] = "stop"
+    """`stop` saves and ends the run; `rollback` goes back to the last checkpoint and on with other noise and data."""
+
+    def __post_init__(self) -> None:
+        if self.above is None and self.below is None:
+            raise ValueError(f"a rule on {self.metric} needs a bound, `above` or `below`")
+        if self.patience < 1:
+            raise ValueError(f"a rule's patience must be 1 or more, not {self.patience}")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The loop: how long, how large a batch, and how often what is written."""
+
+    steps: int = 1000
+    """Optimisation steps of the whole run; raise it to go on with a run."""
+    batch_size: int = 64
+    """Examples in the global batch, over all devices."""
+    seed: int = 0
+    """Seed of the initialisation, the noise and the data's order."""
+    log_every: int = 50
+    """Steps between lines of metrics.jsonl; the last step has one as well."""
+    sample_every: int = 500
+    """Steps between sample files; 0 for none."""
+    save_every: int = 500
+    """Steps between checkpoints; the last step is always saved."""
+    eval_every: int = 500
+    """Steps between evaluations on the validation split; 0 for none."""
+    num_samples: int = 64
+    """Samples in each file of samples/."""
+    keep_last: int = 2
+    """Newest checkpoints that are kept, beside the best."""
+    best_metric: str = "eval/loss"
+    """The checkpoint that is best by this metric is kept, of those at whose step it was logged."""
+    best_mode: Literal["min", "max"] = "min"
+    """Whether the best value of `best_metric` is the lowest or the highest."""
+    on_nonfinite: Literal["stop", "rollback"] = "stop"
+    """What to do when a metric is NaN or infinite."""
+    rules: tuple[Rule, ...] = ()
+    """Stop and rollback rules over logged metrics."""
+    max_rollbacks: int = 3
+    """Rollbacks after which the run stops for good."""
+    skip_data: bool = True
+    """Whether a rollback also goes on behind the batches that led to the failure."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "log_every", "save_every", "num_samples", "keep_last"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train.{name} must be 1 or more, not {getattr(self, name)}")
+        for name in ("sample_every", "eval_every", "max_rollbacks"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"train.{name} must be 0 (off) or more, not {getattr(self, name)}")
+        if self.seed < 0:
+            raise ValueError(f"train.seed must be 0 or more, not {self.seed}")
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """The devices' mesh; one axis may be -1, the devices that the others leave."""
+
+    data: int = -1
+    """Replicas of the model; each takes its share of the batch."""
+    fsdp: int = 1
+    """Devices that share the batch and split the parameters and optimizer state between them."""
+    tensor: int = 1
+    """Devices that split single layers between them, where the network has rules for it."""
+    min_shard_size: int = 2**14
+    """Arrays with fewer elements are replicated rather than split over fsdp."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One run: a method on a data set. `method` and `data` are the Configs of a catalog entry and of a data source."""
+
+    method: Any
+    data: Any
+    train: TrainConfig = TrainConfig()
+    mesh: MeshConfig = MeshConfig()
+    init_from: Mapping[str, str] = field(default_factory=dict)
+    """Warm start, name to RUN:SUBTREE (`reference runs/sft:params`); ignored when the run goes on."""
+
+
+Kinds = Mapping[str, type]
+
+
+def load_config(path: str | os.PathLike[str]) -> Experiment:
+    """The `config` that the Python file at `path` defines.
+
+    Raises:
+      FileNotFoundError: no such file; the message names the closest one beside it.
+      ValueError: the file defines no `config`, or one that is no `Experiment`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        folder = path.parent if path.parent.is_dir() else Path("configs")
+        raise FileNotFoundError(
+            f"no config file {path}{closest(path.name, sorted(p.name for p in folder.glob('*.py')))}"
+        )
+    config = runpy.run_path(str(path)).get("config")
+    if not isinstance(config, Experiment):
+        raise ValueError(f"{path} must define `config = Experiment(method=…, data=…)`, not {type(config).__name__}")
+    return config
+
+
+def override(config: Experiment, args: list[str], prog: str) -> Experiment:
+    """`config` with command-line options such as `--train.steps 5000 --method.num-timesteps 500` put in, by tyro.
+
+    An unknown option or a value of the wrong type ends the program with the closest matches.
+    """
+    import tyro  # 0.3 s, needed by the entry points alone
+
+    return tyro.cli(Experiment, default=config, args=args, prog=prog)
+
+
+def closest(word: str, choices: Iterable[str]) -> str:
+    """` (did you mean …?)`, or the list of choices where none is close; the end of an error message."""
+    choices = list(choices)
+    near = difflib.get_close_matches(word, choices, n=1)
+    return f" (did you mean {near[0]}?)" if near else f"; there are: {', '.join(choices) or 'none'}"
+
+
+def to_json(value: Any) -> Any:
+    """Dataclasses, mappings and tuples as what `json` writes."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): to_json(v) for k, v in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [to_json(v) for v in value]
+    return value
+
+
+def from_json(cls: Any, value: Any, where: str = "") -> Any:
+    """A `cls` (dataclass, tuple, mapping, plain type, or one of them or None) from what `to_json` made of it.
+
+    Raises:
+      ValueError: a field that `cls` does not have, or lacks in `value` and has no default for.
+    """
+    origin, args = typing.get_origin(cls), typing.get_args(cls)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        return from_json(next(a for a in args if a is not type(None)), value, where)
+    if dataclasses.is_dataclass(cls):
+        hints, place = typing.get_type_hints(cls), where or getattr(cls, "__name__", "")
+        names = [f.name for f in dataclasses.fields(cls)]
+        if unknown := [name for name in value if name not in names]:
+            raise ValueError(f"{place} has no field {unknown[0]}{closest(unknown[0], names)}")
+        without = [f for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
+        if lacking := [f.name for f in without if f.name not in value]:
+            raise ValueError(f"{place} lacks {', '.join(lacking)}")
+        fields = {name: from_json(hints[name], v, f"{where}.{name}".strip(".")) for name, v in value.items()}
+        return typing.cast(Any, cls)(**fields)
+    if origin is tuple:
+        inner = [args[0]] * len(value) if args[1:] == (...,) else args
+        return tuple(from_json(a, v, where) for a, v in zip(inner, value, strict=True))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return {k: from_json(args[1], v, where) for k, v in value.items()}
+    return value
+
+
+def kind_of(value: Any, kinds: Kinds) -> str:
+    """The name in `kinds` of the config `value`.
+
+    Raises:
+      ValueError: its type is not in `kinds`.
+    """
+    for name, cls in kinds.items():
+        if type(value) is cls:
+            return name
+    raise ValueError(f"{type(value).__module__}.{type(value).__name__} is in no catalog; there are: {', '.join(kinds)}")
+
+
+def experiment_to_json(config: Experiment, methods: Kinds, sources: Kinds) -> dict[str, Any]:
+    """What config.json holds: the experiment, its method and data tagged with their names."""
+    tree = to_json(config)
+    tree["method"] = {"name": kind_of(config.method, methods), "config": tree["method"]}
+    tree["data"] = {"name": kind_of(config.data, sources), "config": tree["data"]}
+    return tree
+
+
+def experiment_from_json(tree: Mapping[str, Any], methods: Kinds, sources: Kinds) -> Experiment:
+    """The inverse of `experiment_to_json`.
+
+    Raises:
+      ValueError: an unknown method, source or field.
+    """
+
+    def tagged(part: str, kinds: Kinds) -> Any:
+        name = tree[part]["name"]
+        if name not in kinds:
+            raise ValueError(f"unknown {part} {name}{closest(name, kinds)}")
+        return from_json(kinds[name], tree[part]["config"], part)
+
+    rest = from_json(Experiment, {k: tree[k] for k in ("train", "mesh", "init_from")} | {"method": None, "data": None})
+    return dataclasses.replace(rest, method=tagged("method", methods), data=tagged("data", sources))

@@ -1,0 +1,154 @@
+"""Any image data set of TensorFlow Datasets, prepared as ArrayRecord, without TensorFlow and without a network.
+
+The image is the feature called `image` or the only one of its kind, the label likewise. Preparing a set downloads it,
+and needs TensorFlow for most sets; reading it needs neither.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxgen.config import closest
+from jaxgen.data.dataset import Batch, Dataset, Spec, num_held_out
+from jaxgen.data.folder import fit
+
+SPLITS = ("train", "validation", "test")
+
+
+def _command(name: str, directory: str) -> str:
+    """The shell command that prepares a data set."""
+    return (
+        f'python -c "import tensorflow_datasets as tfds; '
+        f"tfds.builder('{name}', data_dir='{directory}', file_format='array_record').download_and_prepare()\""
+    )
+
+
+def _tfds() -> Any:
+    """The tensorflow_datasets module, imported when it is first used."""
+    try:
+        import tensorflow_datasets
+    except ImportError as error:
+        raise ImportError("reading tfds: data needs `pip install tensorflow-datasets`") from error
+    return tensorflow_datasets
+
+
+def _builder(name: str, data_dir: str | None) -> Any:
+    """TFDS's builder of a data set that lies on disk in a format with random access."""
+    tfds = _tfds()
+    directory = str(Path(data_dir or tfds.core.constants.DATA_DIR).expanduser())
+    try:
+        builder = tfds.builder(name, data_dir=directory)
+    except tfds.core.DatasetNotFoundError:
+        hint = closest(repr(name), map(repr, tfds.list_builders(with_community_datasets=False)))
+        hint = hint if "did you mean" in hint else ""  # rather than the hundreds of names that there are
+        raise FileNotFoundError(
+            f"TFDS knows no data set {name!r}{hint}, and none of that name lies in {directory}; "
+            f"one of its own is prepared by: {_command('NAME', directory)}"
+        ) from None
+    except (AssertionError, ValueError) as error:  # an unknown version, an unknown config
+        raise ValueError(f"cannot open the TFDS data set {name!r}: {error}") from error
+    if not builder.is_prepared():
+        raise FileNotFoundError(
+            f"the TFDS data set {name!r} is not in {directory} (looked for {builder.data_path}); prepare it once, "
+            f"with a network and TensorFlow, or name its folder by --data.data-dir: {_command(name, directory)}"
+        )
+    try:
+        builder.as_data_source(next(iter(builder.info.splits)))
+    except NotImplementedError:
+        raise ValueError(
+            f"the TFDS data set {name!r} is prepared as {builder.info.file_format.value} in {builder.data_path}, which "
+            f"has no random access; delete that or choose another --data.data-dir, then: {_command(name, directory)}"
+        ) from None
+    return builder
+
+
+def _image_key(name: str, features: Any) -> str:
+    tfds = _tfds()
+
+    def is_image(feature: Any) -> bool:
+        tensor = type(feature) is tfds.features.Tensor and len(feature.shape) == 3
+        return (isinstance(feature, tfds.features.Image) or tensor) and feature.np_dtype == np.uint8
+
+    keys = [key for key, feature in features.items() if is_image(feature)]
+    if "image" in keys:
+        return "image"
+    if len(keys) != 1:
+        found = ", ".join(keys) or f"none among {', '.join(features)}"
+        raise ValueError(f"the TFDS data set {name!r} needs a uint8 image called 'image', or one only; it has {found}")
+    return keys[0]
+
+
+def _label_key(features: Any) -> str | None:
+    tfds = _tfds()
+    keys = [key for key, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
+    return "label" if "label" in keys else keys[0] if len(keys) == 1 else None
+
+
+def load(name: str, size: int | None, validation: float, data_dir: str | None) -> Dataset:
+    """The data set `name` as `image` uint8 [H, W, C] and, where it has class labels, `label` int32.
+
+    Its own validation and test splits are used; without the former, `validation` (see `num_held_out`) is taken from the
+    end of train.
+
+    Args:
+      name: NAME[/CONFIG][:VERSION], as TFDS spells it.
+      size: the side to which images are resized and cropped; None leaves them alone.
+      validation: a fraction, or a number of examples.
+      data_dir: where the data sets lie; None for TFDS's default.
+
+    Raises:
+      FileNotFoundError: it is not prepared on disk; the message has the command that does it.
+      ValueError: an unknown version or config, a format without random access, no image or no training split, or images
+        without a fixed shape and no `size`.
+      ImportError: TFDS is not installed.
+    """
+    builder = _builder(name, data_dir)
+    features, own = builder.info.features, {split: info.num_examples for split, info in builder.info.splits.items()}
+    if "train" not in own:
+        raise ValueError(f"the TFDS data set {name!r} has no split 'train'; it has: {', '.join(own)}")
+    image_key, label_key = _image_key(name, features), _label_key(features)
+    height, width, channels = features[image_key].shape
+    if size is None and None in (height, width):
+        raise ValueError(f"images of the TFDS data set {name!r} differ in size: pass --data.size to bring them to one")
+    shape = (size or height, size or width, channels or 3)
+
+    # Split → where it comes from: TFDS's split, the first example, the number of examples.
+    parts = {split: (split, 0, own[split]) for split in SPLITS if own.get(split)}
+    if "validation" not in parts:
+        num = num_held_out(own["train"], validation)
+        parts["train"] = ("train", 0, own["train"] - num)
+        if num:
+            parts["validation"] = ("train", own["train"] - num, num)
+    spec = Spec(
+        shapes={"image": shape, "label": ()} if label_key else {"image": shape},
+        dtypes={"image": "uint8", "label": "int32"} if label_key else {"image": "uint8"},
+        counts={split: parts[split][2] for split in SPLITS if split in parts},
+        names={"label": tuple(features[label_key].names)} if label_key else {},
+        sizes={"label": (features[label_key].num_classes,)} if label_key else {},
+    )
+
+    @functools.cache
+    def source(split: str, with_image: bool) -> Any:
+        tfds = _tfds()
+        skipped = [key for key in features if isinstance(features[key], tfds.features.Image)]
+        if with_image:
+            skipped = [key for key in skipped if key != image_key]
+        return builder.as_data_source(split, decoders={key: tfds.decode.SkipDecoding() for key in skipped} or None)
+
+    def read(split: str, indices: np.ndarray, keys: tuple[str, ...]) -> Batch:
+        spec.check(split, keys)
+        batch = {key: np.empty((len(indices), *spec.shapes[key]), spec.dtypes[key]) for key in keys}
+        origin, start, _ = parts[split]
+        examples = source(origin, "image" in keys).__getitems__([start + int(index) for index in indices])
+        for row, example in enumerate(examples):
+            if "image" in keys:
+                batch["image"][row] = example[image_key] if size is None else fit(example[image_key], size)
+            if "label" in keys:
+                batch["label"][row] = example[label_key]
+        return batch
+
+    return Dataset(spec, read)

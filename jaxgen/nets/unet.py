@@ -1,0 +1,203 @@
+"""U-Net on images, conditioned on a time (Ronneberger et al. 2015, arXiv 1505.04597; Ho et al. 2020, arXiv 2006.11239).
+
+Residual blocks with group normalisation, self-attention where the image is small, skip connections from each block on
+the way down to its mirror on the way up. Two deviations from Ho et al. make it fast on a CPU at no visible loss: time
+enters as a scale and a shift after the normalisation (Nichol & Dhariwal 2021, arXiv 2102.09672), and resolution changes
+by plain 2×2 mean pooling and nearest-neighbour repetition, with no strided or transposed convolution of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxgen.nets.attention import attention
+from jaxgen.nets.conv import Conv
+from jaxgen.sharding import constrain
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The shape of a `UNet`."""
+
+    width: int = 64
+    """Channels at full resolution."""
+    multipliers: tuple[int, ...] = (1, 2, 2)
+    """Channels of each level as multiples of `width`; every level after the first halves the resolution."""
+    num_blocks: int = 1
+    """Residual blocks a level, on the way down and again on the way up."""
+    attention_resolutions: tuple[int, ...] = (7, 8)
+    """Image heights at which each block is followed by self-attention, which then also stands in the middle of the
+    network; heights that no level has are ignored."""
+    num_heads: int = 4
+    """Heads of each self-attention."""
+    num_groups: int = 8
+    """Groups of each normalisation; divides the channels of every level."""
+    dropout: float = 0.0
+    """Probability that a block's inner activation is dropped in training."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the network computes in; parameters, normalisation statistics and the output stay float32."""
+
+
+def check_unet(config: UNetConfig, height: int, width: int) -> None:
+    """Raises a ValueError where `config` contradicts itself or cannot take images of `height` × `width`."""
+    if not config.multipliers or min(config.width, *config.multipliers, config.num_blocks) < 1:
+        raise ValueError(f"a U-Net needs a positive width, num_blocks and multipliers, not {config}")
+    halvings = len(config.multipliers) - 1
+    if height % 2**halvings or width % 2**halvings:
+        raise ValueError(
+            f"images of {height}×{width} cannot be halved {halvings} times; give the U-Net fewer `multipliers` "
+            f"(now {config.multipliers}) or pad the images to a multiple of {2**halvings}"
+        )
+    for channels in (config.width * m for m in config.multipliers):
+        for option in ("num_groups", "num_heads"):
+            if getattr(config, option) < 1 or channels % getattr(config, option):
+                raise ValueError(
+                    f"{option}={getattr(config, option)} does not divide the {channels} channels of a level"
+                )
+
+
+def time_embedding(t: jax.Array, dim: int) -> jax.Array:
+    """Sines and cosines of 1000 t at `dim`/2 frequencies, geometric from 1 to 1/10000: t [B] in [0, 1] → [B, dim].
+
+    The factor makes t/T at T = 1000 the integer step of Ho et al., whose embedding is that of Vaswani et al. (2017,
+    section 3.5).
+    """
+    num = dim // 2
+    rates = jnp.exp(-jnp.log(10000.0) * jnp.arange(num) / max(num - 1, 1))
+    angles = 1000.0 * t.astype(jnp.float32)[:, None] * rates[None, :]
+    embedded = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
+    return jnp.pad(embedded, ((0, 0), (0, dim - 2 * num)))
+
+
+def halve(x: jax.Array) -> jax.Array:
+    """Means of 2×2 blocks: [B, 2H, 2W, C] → [B, H, W, C]."""
+    batch, height, width, channels = x.shape
+    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))
+
+
+def double(x: jax.Array) -> jax.Array:
+    """Each pixel four times: [B, H, W, C] → [B, 2H, 2W, C]."""
+    batch, height, width, channels = x.shape
+    x = jnp.broadcast_to(x[:, :, None, :, None, :], (batch, height, 2, width, 2, channels))
+    return x.reshape(batch, 2 * height, 2 * width, channels)
+
+
+class ResBlock(nn.Module):
+    """x + conv(SiLU(FiLM(norm(conv(SiLU(norm(x))))))), zero-initialised in its last convolution.
+
+    Attributes:
+      features: output channels; where they differ from x's, a 1×1 convolution adapts the shortcut.
+      num_groups: groups of the normalisation of `features` channels, and of x's where it divides them.
+      dropout: see `UNetConfig`.
+      dtype: see `UNetConfig`.
+    """
+
+    features: int
+    num_groups: int
+    dropout: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, embedding: jax.Array, train: bool) -> jax.Array:
+        """x [B, H, W, C], embedding [B, E] → [B, H, W, features]."""
+        h = nn.silu(nn.GroupNorm(self.num_groups, dtype=self.dtype, name="norm_in")(x))
+        h = Conv(self.features, dtype=self.dtype, name="conv_in")(h)
+        film = nn.Dense(2 * self.features, dtype=self.dtype, name="film")(embedding)
+        scale, shift = jnp.split(film[:, None, None, :], 2, axis=-1)
+        h = nn.GroupNorm(self.num_groups, dtype=self.dtype, name="norm_out")(h) * (1 + scale) + shift
+        h = nn.Dropout(self.dropout, deterministic=not train, name="drop")(nn.silu(h))
+        h = Conv(self.features, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="conv_out")(h)
+        if x.shape[-1] != self.features:
+            x = Conv(self.features, kernel_size=1, dtype=self.dtype, name="shortcut")(x)
+        return x + h
+
+
+class SelfAttention(nn.Module):
+    """x + attention over its H·W pixels, zero-initialised in the output projection.
+
+    Attributes:
+      num_heads: divides x's channels.
+      num_groups: divides x's channels.
+      dtype: see `UNetConfig`.
+    """
+
+    num_heads: int
+    num_groups: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x [B, H, W, C] → [B, H, W, C]."""
+        batch, height, width, channels = x.shape
+        h = nn.GroupNorm(self.num_groups, dtype=self.dtype, name="norm")(x)
+        qkv = nn.Dense(3 * channels, dtype=self.dtype, name="qkv")(h)
+        qkv = qkv.reshape(batch, height * width, 3, self.num_heads, channels // self.num_heads)
+        h = attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]).reshape(x.shape)
+        return x + nn.Dense(channels, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="out")(h)
+
+
+class UNet(nn.Module):
+    """An image from a noisy image and its time; exactly zero at initialisation.
+
+    Attributes:
+      config: see `UNetConfig`.
+      out_channels: channels of the output.
+    """
+
+    config: UNetConfig
+    out_channels: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, t: jax.Array, cond: jax.Array | None = None, train: bool = False) -> jax.Array:
+        """Evaluates the network.
+
+        Args:
+          x: [B, H, W, C]. Image conditions (a low-resolution image, a mask) are further channels of it.
+          t: time [B] in [0, 1].
+          cond: a vector for each example [B, D] (a one-hot class, an embedding), or None. Zeros act as no condition.
+          train: whether dropout is on; it then needs a `dropout` key.
+
+        Returns:
+          [B, H, W, out_channels], float32.
+
+        Raises:
+          ValueError: see `check_unet`.
+        """
+        cfg = self.config
+        check_unet(cfg, x.shape[1], x.shape[2])
+        dtype = jnp.dtype(cfg.dtype)
+        levels = [cfg.width * m for m in cfg.multipliers]
+
+        e = nn.Dense(4 * cfg.width, dtype=dtype, name="time_in")(time_embedding(t, cfg.width))
+        if cond is not None:
+            e = e + nn.Dense(4 * cfg.width, use_bias=False, dtype=dtype, name="cond_in")(cond)
+        e = nn.silu(nn.Dense(4 * cfg.width, dtype=dtype, name="time_out")(nn.silu(e)))  # [B, 4 width]
+
+        def block(h: jax.Array, features: int, attend: bool, name: str) -> jax.Array:
+            h = ResBlock(features, cfg.num_groups, cfg.dropout, dtype, name=name)(h, e, train)
+            if attend:
+                h = SelfAttention(cfg.num_heads, cfg.num_groups, dtype, name=f"{name}_attention")(h)
+            return constrain(h)
+
+        h = constrain(Conv(cfg.width, dtype=dtype, name="conv_in")(x))
+        skips = []
+        for level, features in enumerate(levels):
+            h = halve(h) if level else h
+            for i in range(cfg.num_blocks):
+                h = block(h, features, h.shape[1] in cfg.attention_resolutions, f"down_{level}_{i}")
+                skips.append(h)
+        h = block(h, levels[-1], bool(cfg.attention_resolutions), "middle_0")
+        h = block(h, levels[-1], False, "middle_1")
+        for level, features in reversed(list(enumerate(levels))):
+            for i in range(cfg.num_blocks):
+                h = jnp.concatenate([h, skips.pop()], axis=-1)
+                h = block(h, features, h.shape[1] in cfg.attention_resolutions, f"up_{level}_{i}")
+            h = double(h) if level else h
+        h = nn.silu(nn.GroupNorm(cfg.num_groups, dtype=dtype, name="norm_out")(h))
+        h = Conv(self.out_channels, kernel_init=nn.initializers.zeros, dtype=dtype, name="conv_out")(h)
+        return h.astype(jnp.float32)

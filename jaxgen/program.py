@@ -1,0 +1,99 @@
+"""What is compiled: the state's layout, the training step, evaluation over a split."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxgen.config import MeshConfig
+from jaxgen.data.dataset import Dataset, Spec, evaluation_batch, num_evaluation_batches
+from jaxgen.method import Method
+from jaxgen.sharding import global_batch, replicated, state_shardings
+
+
+class Keys(NamedTuple):
+    """The run's independent random streams."""
+
+    init: jax.Array
+    step: jax.Array
+    sample: jax.Array
+    evaluate: jax.Array
+
+
+def keys_of(seed: int) -> Keys:
+    """The streams of a run with this seed."""
+    return Keys(*jax.random.split(jax.random.key(seed), 4))
+
+
+def abstract_state(method: Method, spec: Spec, batch_size: int, mesh: Mesh, config: MeshConfig) -> Any:
+    """The state's shapes, dtypes and shardings, without computing anything."""
+    state = jax.eval_shape(method.init, jax.random.key(0), spec.batch(batch_size, method.reads))
+    shardings = state_shardings(state, mesh, method.rules, config.min_shard_size)
+    return jax.tree.map(lambda s, sh: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sh), state, shardings)
+
+
+def shardings_of(abstract: Any) -> Any:
+    """The shardings of an abstract state."""
+    return jax.tree.map(lambda leaf: leaf.sharding, abstract)
+
+
+def compile_step(
+    method: Method, abstract: Any, batch: Any, root: jax.Array, mesh: Mesh
+) -> tuple[Any, dict[str, jax.Array]]:
+    """The one compiled program of training, and its first `bad`.
+
+    The program is `(state, bad, batch, number, attempt) -> (state, bad, metrics)`.
+
+    `bad` maps each metric to the first step (counted from 1) at which it was not finite, -1 while there is none; the
+    step's randomness is a function of its `number` (from 0) and of the `attempt`.
+    """
+
+    def step(state, bad, batch, number, attempt):
+        key = jax.random.fold_in(jax.random.fold_in(root, attempt), number)
+        state, metrics = method.step(state, batch, key)
+        bad = {k: jnp.where((bad[k] < 0) & ~jnp.isfinite(v), number + 1, bad[k]) for k, v in metrics.items()}
+        return state, bad, metrics
+
+    metrics = jax.eval_shape(method.step, abstract, batch, jax.random.key(0))[1]
+    if odd := [name for name, value in metrics.items() if value.shape]:
+        raise ValueError(f"metrics are scalars, but {odd[0]} has the shape {metrics[odd[0]].shape}")
+    scalar, everywhere = jax.ShapeDtypeStruct((), jnp.int32), replicated(mesh)
+    bad = {name: jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere) for name in metrics}
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings_of(abstract), everywhere, everywhere))
+    return jitted.lower(abstract, bad, batch, scalar, scalar).compile(), {
+        name: jax.device_put(np.int32(-1), everywhere) for name in metrics
+    }
+
+
+def make_evaluate(method: Method, data: Dataset, mesh: Mesh, batch_size: int, key: jax.Array) -> Callable[..., Any]:
+    """`(state, split) -> {name: float}` over a whole split in its own order; the last batch's padding is masked."""
+
+    @jax.jit
+    def sums(state, batch, key):
+        valid = batch.pop("valid")
+        pairs = method.evaluate(state, batch, key)  # type: ignore[misc]
+        return {name: (jnp.sum(num * valid), jnp.sum(den * valid)) for name, (num, den) in pairs.items()}
+
+    def evaluate(state: Any, split: str) -> dict[str, float]:
+        parts = []
+        for i in range(num_evaluation_batches(data, split, batch_size)):
+            read = lambda rows, i=i: evaluation_batch(data, split, i, batch_size, method.reads, rows)  # noqa: E731
+            parts.append(sums(state, global_batch(read, batch_size, mesh), jax.random.fold_in(key, i)))
+        parts = jax.device_get(parts)
+        return {
+            name: math.fsum(float(p[name][0]) for p in parts) / math.fsum(float(p[name][1]) for p in parts)
+            for name in parts[0]
+        }
+
+    return evaluate
+
+
+def make_sample(method: Method, mesh: Mesh) -> Callable[..., Any]:
+    """`method.sample` compiled, its result on every device: `(state, key, num, cond=None) -> pytree of [num, ...]`."""
+    return jax.jit(method.sample, static_argnums=2, out_shardings=replicated(mesh))  # type: ignore[arg-type]

@@ -1,0 +1,83 @@
+"""Samples as files: a picture, arrays or text, by the file's suffix."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxgen.report.atomic import replacing
+from jaxgen.report.images import grid, write_png
+
+
+def _suffixes(samples: Mapping[str, Any]) -> list[str]:
+    """The suffixes that fit, the most telling first."""
+    fitting = [".npz"]
+    if "text" in samples:
+        fitting.insert(0, ".txt")
+    if "image" in samples or ("x" in samples and samples["x"].shape[1:] == (2,)):
+        fitting.insert(0, ".png")
+    return fitting
+
+
+def default_suffix(samples: Mapping[str, Any]) -> str:
+    """`.png` for images and points in the plane, `.txt` for text, `.npz` for anything else."""
+    return _suffixes(samples)[0]
+
+
+def sample_grid(samples: Mapping[str, Any]) -> np.ndarray | None:
+    """The grid of the samples' images, uint8 [H, W, 3]; None where there are none."""
+    return grid(samples["image"]) if "image" in samples else None
+
+
+def check_suffix(path: str | os.PathLike[str], samples: Mapping[str, Any]) -> None:
+    """Raises a ValueError unless samples of these shapes can be written to `path`; before they are drawn, say."""
+    if Path(path).suffix.lower() not in _suffixes(samples):
+        has = ", ".join(f"{name} {list(getattr(x, 'shape', [len(x)]))}" for name, x in samples.items()) or "nothing"
+        fit = ", ".join(_suffixes(samples))
+        raise ValueError(f"cannot write {path}: the samples have {has}; suffixes that fit: {fit}")
+
+
+def write_samples(path: str | os.PathLike[str], samples: Mapping[str, Any]) -> None:
+    """Writes what a method sampled to `path`, atomically, in the format that its suffix names.
+
+    - `.png`: a grid of `image`, uint8 [N, H, W, C], or a scatter plot of the points `x` [N, 2].
+    - `.npz`: every array under its own name, unchanged (bfloat16, which the format lacks, as float32).
+    - `.txt`: the strings of `text`, one a line; lines of `---` part them where one of them has several lines.
+
+    Raises:
+      ValueError: the samples cannot be written with this suffix.
+    """
+    check_suffix(path, samples)
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        arrays = {name: _storable(np.asarray(value)) for name, value in samples.items()}
+        with replacing(path) as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+    elif suffix == ".txt":
+        texts = [str(text) for text in samples["text"]]
+        parting = "\n---\n" if any("\n" in text for text in texts) else "\n"
+        with replacing(path) as file:
+            file.write((parting.join(texts) + "\n").encode())
+    elif "image" in samples:
+        write_png(path, grid(samples["image"]))
+    else:
+        _write_scatter(path, np.asarray(samples["x"]))
+
+
+def _storable(array: np.ndarray) -> np.ndarray:
+    # numpy knows JAX's small floats as opaque bytes, and would store them as such.
+    return array.astype(np.float32) if array.dtype.kind == "V" else array
+
+
+def _write_scatter(path: Path, x: np.ndarray) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 5), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    axes.scatter(x[:, 0], x[:, 1], s=4, alpha=0.5, linewidths=0)
+    axes.set_aspect("equal", adjustable="datalim")
+    with replacing(path) as file:
+        figure.savefig(file, format="png")

@@ -1,0 +1,130 @@
+"""A run is a directory: config.json, checkpoints/, metrics.jsonl, TensorBoard events, samples/.
+
+This module knows its layout, whose it is (identity), and who may write to it (a lock).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxgen.config import closest
+from jaxgen.report.atomic import replacing
+
+CONFIG, CHECKPOINTS, METRICS, SAMPLES = "config.json", "checkpoints", "metrics.jsonl", "samples"
+
+
+def read_config(workdir: Path) -> dict[str, Any]:
+    """The run's config.json.
+
+    Raises:
+      FileNotFoundError: `workdir` holds no run; names the closest run beside it.
+    """
+    path = workdir / CONFIG
+    if not path.is_file():
+        siblings = sorted(str(p.parent) for p in workdir.parent.glob(f"*/{CONFIG}"))
+        raise FileNotFoundError(f"no run in {workdir}: it has no {CONFIG}{closest(str(workdir), siblings)}")
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+
+
+def has_checkpoints(workdir: Path) -> bool:
+    """Whether any step of the run was saved, whole or not."""
+    return any((workdir / CHECKPOINTS).glob("[0-9]*"))
+
+
+def differing_identity(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The fields, as `name: old → new`, in which two config.json trees are different runs.
+
+    Method, data, seed and batch size are a run's identity; sampling options, step count, mesh, intervals and the place
+    of the data may change.
+    """
+
+    def flat(tree: Any, path: str = "") -> dict[str, Any]:
+        if isinstance(tree, Mapping) and tree:
+            return {k: v for name, sub in tree.items() for k, v in flat(sub, f"{path}.{name}".lstrip(".")).items()}
+        return {path: tree}
+
+    def identity(tree: Mapping[str, Any]) -> dict[str, Any]:
+        method, data, train = tree["method"], tree["data"], tree["train"]
+        fields = {k: v for k, v in method["config"].items() if k != "sample"}
+        names = {"method": method["name"], "data": data["name"]}
+        numbers = {f"train.{k}": train[k] for k in ("seed", "batch_size")}
+        source = {k: v for k, v in data["config"].items() if k != "data_dir"}
+        return flat({"method": fields, "data": source}) | names | numbers
+
+    def differing(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+        names = [name for name in sorted(a | b) if a.get(name) != b.get(name)]
+        return [f"{name}: {json.dumps(a.get(name))} → {json.dumps(b.get(name))}" for name in names]
+
+    def spec(tree: Mapping[str, Any]) -> dict[str, Any]:
+        return flat({"spec": tree.get("spec", {})})
+
+    # The same set by name may have other examples now (a folder's, say): another order, another run.
+    return differing(identity(old), identity(new)) or differing(spec(old), spec(new))
+
+
+def check_identity(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Raises a ValueError with the differing fields when `workdir` holds another run, or files that are no run."""
+    if workdir.exists() and not workdir.is_dir():
+        raise ValueError(f"{workdir} is a file; pass another --workdir")
+    if (workdir / CONFIG).is_file():
+        if differing := differing_identity(read_config(workdir), config):
+            raise ValueError(
+                f"{workdir} holds another run:\n  "
+                + "\n  ".join(differing)
+                + "\npass another --workdir, or these values"
+            )
+    elif has_checkpoints(workdir) or (workdir / METRICS).exists():
+        raise ValueError(
+            f"{workdir} holds checkpoints or metrics but no {CONFIG}: not touching them; pass another --workdir"
+        )
+
+
+def write_config(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Writes config.json whole or not at all."""
+    with replacing(workdir / CONFIG) as file:
+        file.write((json.dumps(config, indent=2) + "\n").encode())
+
+
+def source(text: str) -> tuple[Path, str]:
+    """The run's directory and the subtree of an `init_from` value, `RUN:SUBTREE`.
+
+    Raises:
+      ValueError: it is not of that form.
+    """
+    run, _, subtree = text.rpartition(":")
+    if not run or not subtree:
+        raise ValueError(f"init_from takes RUN:SUBTREE, such as runs/sft:params, not {text!r}")
+    return Path(run), subtree
+
+
+def copy_sources(workdir: Path, init_from: Mapping[str, str]) -> None:
+    """Copies the config.json of every run that this one starts from to init_from/NAME.json."""
+    for name, text in init_from.items():
+        (workdir / "init_from").mkdir(exist_ok=True)
+        shutil.copyfile(source(text)[0] / CONFIG, workdir / "init_from" / f"{name}.json")
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Holds the run for this process; the lock goes with the process, however it ends.
+
+    Raises:
+      ValueError: another process trains in `workdir`.
+    """
+    with (workdir / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another process is training in {workdir}; wait for it, or pass another --workdir"
+            ) from None
+        yield

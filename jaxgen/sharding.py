@@ -1,0 +1,141 @@
+"""Meshes, partition rules and batches: one program for a laptop's CPU, a GPU box and a TPU pod.
+
+`jit` over a `Mesh` with the axes `data` (replicas), `fsdp` (replicas that also split the state) and `tensor` (split
+layers).
+A batch is split over `data` × `fsdp`; the state follows `(regex, PartitionSpec)` rules that stand beside the network
+they describe. `pmap` is in maintenance mode since JAX 0.8 and adds nothing to this.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxgen.config import MeshConfig
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = P(("data", "fsdp"))
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh of `config` over `devices` (default: all). An axis of -1 takes the devices that the others leave.
+
+    Raises:
+      ValueError: the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = [config.data, config.fsdp, config.tensor]
+    asked = ", ".join(f"mesh.{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
+    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
+        raise ValueError(f"{asked}: sizes are positive, and one of them may be -1 (the devices that the others leave)")
+    fixed = math.prod(size for size in sizes if size != -1)
+    if -1 in sizes and len(devices) % fixed == 0:
+        sizes[sizes.index(-1)] = len(devices) // fixed
+    if math.prod(sizes) != len(devices):
+        raise ValueError(f"{asked} does not fit {len(devices)} device(s): the sizes must multiply to that number")
+    # make_mesh defaults to explicit axes, under which ordinary indexing fails.
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """A tree path as `params/conv/kernel`; what the rules' regular expressions and checkpoint messages see."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def state_shardings(state: Any, mesh: Mesh, rules: Sequence[tuple[str, P]] = (), min_shard_size: int = 2**14) -> Any:
+    """A `NamedSharding` for every leaf of the abstract `state`.
+
+    The first rule whose regex is found in the leaf's path wins; a mesh axis that does not divide its dimension is
+    dropped.
+    A rule written for one layer also fits the stacked layers of a scan: a spec shorter than the leaf's rank is aligned
+    to the right when the leaf has more dimensions than the spec names. Leaves without a rule are split over `fsdp` on
+    their largest divisible axis when they have `min_shard_size` elements or more, and replicated otherwise.
+    """
+
+    def spec(path, leaf) -> NamedSharding:
+        for pattern, rule in rules:
+            if re.search(pattern, path_name(path)):
+                axes = (None,) * (leaf.ndim - len(rule)) + tuple(rule)
+                if len(axes) > leaf.ndim:  # a scalar of the optimizer that shares the parameter's path
+                    return NamedSharding(mesh, P())
+                kept = [
+                    a if a is None or n % _axis_size(mesh, a) == 0 else None
+                    for a, n in zip(axes, leaf.shape, strict=True)
+                ]
+                return NamedSharding(mesh, P(*kept))
+        size = mesh.shape["fsdp"]
+        split = [n if n % size == 0 else 0 for n in leaf.shape]
+        if size == 1 or math.prod(leaf.shape) < min_shard_size or not any(split):
+            return NamedSharding(mesh, P())
+        axis = int(np.argmax(split))
+        return NamedSharding(mesh, P(*(None,) * axis, "fsdp"))
+
+    return jax.tree_util.tree_map_with_path(spec, state)
+
+
+def _axis_size(mesh: Any, axes: str | tuple[str, ...]) -> int:
+    return math.prod(mesh.shape[a] for a in ((axes,) if isinstance(axes, str) else axes))
+
+
+def check_batch(batch_size: int, mesh: Mesh) -> None:
+    """Raises a ValueError when the batch does not divide over the mesh's `data` × `fsdp` devices."""
+    ways = _axis_size(mesh, ("data", "fsdp"))
+    if batch_size % ways:
+        raise ValueError(
+            f"train.batch_size={batch_size} does not divide over mesh.data × mesh.fsdp = {ways} devices; "
+            f"take {math.ceil(batch_size / ways) * ways}, or a smaller mesh"
+        )
+
+
+def global_batch(
+    read: Callable[[np.ndarray], dict[str, np.ndarray]], batch_size: int, mesh: Mesh
+) -> dict[str, jax.Array]:
+    """Puts a global batch on the mesh; each process reads only the rows that its own devices address.
+
+    Args:
+      read: `(rows [n]) -> {key: [n, ...]}`, a pure function of the rows' numbers in 0 … batch_size - 1.
+      batch_size: rows of the global batch.
+      mesh: where it goes, split over `data` × `fsdp`.
+    """
+    sharding = NamedSharding(mesh, BATCH)
+    indices = sharding.addressable_devices_indices_map((batch_size,)).values()
+    spans = {index[0].indices(batch_size)[:2] for index in indices if index}
+    rows = np.unique(np.concatenate([np.arange(*span) for span in spans]))
+    local = read(rows)
+
+    def place(x: np.ndarray) -> jax.Array:
+        def shard(index):
+            start, stop, _ = index[0].indices(batch_size)
+            first = np.searchsorted(rows, start)
+            return x[first : first + stop - start]
+
+        return jax.make_array_from_callback((batch_size, *x.shape[1:]), sharding, shard)
+
+    return {key: place(x) for key, x in local.items()}
+
+
+def constrain(x: jax.Array, spec: P = BATCH) -> jax.Array:
+    """Pins an activation [B, ...] to `spec` (default: batch over `data` × `fsdp`); does nothing where no mesh is set.
+
+    Called at block boundaries: without it XLA may move sharded weights' layouts into the activations and recompute
+    whole blocks ("involuntary full rematerialization").
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or not set(AXES) <= set(mesh.axis_names):
+        return x
+    kept = [a if a is None or n % _axis_size(mesh, a) == 0 else None for a, n in zip(spec, x.shape, strict=False)]
+    return jax.lax.with_sharding_constraint(x, P(*kept))
+
+
+@functools.cache
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of what every device holds whole."""
+    return NamedSharding(mesh, P())

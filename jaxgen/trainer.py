@@ -1,0 +1,286 @@
+"""The only loop. It knows arrays, meshes and checkpoints; it knows no model.
+
+One compiled step with donated state; the key and the batch are functions of the step's number, so that the state alone
+resumes a run, bit for bit. Metrics stay on the devices until they are ready: the host never waits for the step that it
+has just started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from jaxgen import runs
+from jaxgen.checkpoint import Checkpoints, Restored
+from jaxgen.config import Experiment
+from jaxgen.data.dataset import Dataset, batch_at
+from jaxgen.data.prefetch import Prefetch
+from jaxgen.method import Method
+from jaxgen.program import abstract_state, compile_step, keys_of, make_evaluate, make_sample, shardings_of
+from jaxgen.report.curves import write_curves
+from jaxgen.report.log import MetricsLog
+from jaxgen.report.progress import Progress
+from jaxgen.report.samples import default_suffix, sample_grid, write_samples
+from jaxgen.sharding import BATCH, check_batch, global_batch, make_mesh
+from jaxgen.start import restore_sources
+from jaxgen.watch import NonFiniteError, Verdict, Watch, interrupts
+
+AHEAD = 2  # steps that the host may start before it waits for the oldest: the devices stay fed, the queue short
+
+
+class Outcome(NamedTuple):
+    """How training ended: the last step done, and `done`, `interrupted`, or what the rule that stopped it says."""
+
+    step: int
+    reason: str
+
+
+def train(
+    config: Experiment,
+    method: Method,
+    data: Dataset,
+    workdir: Path,
+    document: dict[str, Any],
+    devices: Sequence[jax.Device] | None = None,
+) -> Outcome:
+    """Trains, or goes on with, the run in `workdir` until `config.train.steps`.
+
+    Args:
+      config: the experiment.
+      method: what `make` built of `config.method`.
+      data: the loaded data.
+      workdir: the run's directory; made if need be.
+      document: what config.json holds, see `jaxgen.config.experiment_to_json`.
+      devices: what to train on; all by default.
+
+    Raises:
+      ValueError: before anything is written: `workdir` holds another run, the batch does not fit the mesh, the data
+        lacks a key that the method reads, a checkpoint does not fit, a run to start from is missing.
+      NonFiniteError: a metric or the state became NaN or infinite, and no rollback was asked for or left.
+    """
+    mesh = make_mesh(config.mesh, devices)
+    check_batch(config.train.batch_size, mesh)
+    runs.check_identity(workdir, document)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(jax.set_mesh(mesh))
+        loop = _Loop(config, method, data, workdir, mesh)
+        outcome = loop.run(document, stack)
+    if loop.main and (workdir / runs.METRICS).exists():
+        write_curves(workdir / runs.METRICS, workdir / "curves.png")
+    return outcome
+
+
+class _Loop:
+    """The mutable side of training: where the run stands and what is in flight."""
+
+    def __init__(self, config: Experiment, method: Method, data: Dataset, workdir: Path, mesh: Mesh):
+        self.config, self.method, self.data, self.workdir, self.mesh = config, method, data, workdir, mesh
+        self.cfg, self.keys, self.watch = config.train, keys_of(config.train.seed), Watch(config.train)
+        self.main = jax.process_index() == 0
+        self.abstract = abstract_state(method, data.spec, self.cfg.batch_size, mesh, config.mesh)
+        self.state: Any = None
+        self.step = self.data_step = self.attempt = 0
+        self.logged: dict[str, float] = {}  # all that was logged for the step `logged_step`
+        self.logged_step = -1
+        self.pending: deque[tuple[int, Any, Any]] = deque()  # log lines whose numbers may still be on the devices
+
+    def run(self, document: dict[str, Any], stack: contextlib.ExitStack) -> Outcome:
+        cfg = self.cfg
+        fresh = not runs.has_checkpoints(self.workdir)
+        warm = restore_sources(self.config, self.method, self.data.spec, self.abstract, self.mesh) if fresh else {}
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        if self.main:
+            stack.enter_context(runs.locked(self.workdir))
+        self.checkpoints = Checkpoints(
+            self.workdir / runs.CHECKPOINTS, cfg.keep_last, cfg.best_metric, cfg.best_mode, writing=True
+        )
+        stack.callback(self.checkpoints.close)
+        self.resume(warm)
+        if self.step >= cfg.steps:
+            return Outcome(self.step, "done")
+        self.evaluate = make_evaluate(self.method, self.data, self.mesh, cfg.batch_size, self.keys.evaluate)
+        self.sample = make_sample(self.method, self.mesh) if self.method.sample else None
+        self.log = MetricsLog(self.workdir, self.step, self.attempt) if self.main else None
+        if self.log:
+            stack.callback(self.log.close)
+        caught = stack.enter_context(interrupts())
+        self.progress = stack.enter_context(Progress(cfg.steps, start=self.step, enabled=self.main))
+        self.progress.print("compiling the training step …")
+        sharding = NamedSharding(self.mesh, BATCH)
+        batch = self.data.spec.batch(cfg.batch_size, self.method.reads)
+        batch = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding) for name, x in batch.items()}
+        self.compiled, self.none_bad = compile_step(self.method, self.abstract, batch, self.keys.step, self.mesh)
+        self.bad = self.none_bad
+        if self.main:  # not before all that may fail at the start
+            if fresh:
+                runs.copy_sources(self.workdir, self.config.init_from)
+            else:
+                document = document | {"init_from": runs.read_config(self.workdir)["init_from"]}
+            runs.write_config(self.workdir, document)
+        return self.loop(caught)
+
+    def loop(self, caught: list[int]) -> Outcome:
+        prefetch, started = Prefetch(self.fetch, self.data_step), deque[Any]()
+        try:
+            while self.step < self.cfg.steps:
+                begin = time.perf_counter()
+                batch = prefetch.get()
+                waited = time.perf_counter() - begin
+                metrics = self.advance(batch)
+                started.append(metrics)
+                if len(started) > AHEAD:
+                    jax.block_until_ready(started.popleft())
+                self.progress.update(self.step, waited)
+                stopping = bool(caught)  # asked once: a signal from here on is the next step's
+                verdict = self.settle(self.step - AHEAD) or self.milestones(stopping)
+                if verdict and verdict.action == "rollback":
+                    prefetch.close()
+                    self.rollback(verdict)
+                    prefetch, started = Prefetch(self.fetch, self.data_step), deque[Any]()
+                elif verdict:
+                    return self.stop(verdict)
+                elif stopping and self.step < self.cfg.steps:
+                    return Outcome(self.step, "interrupted")
+            return Outcome(self.step, "done")
+        finally:
+            prefetch.close()
+
+    def fetch(self, number: int) -> Any:
+        """The global batch `number`, on the mesh."""
+        cfg = self.cfg
+
+        def read(rows: np.ndarray) -> dict[str, np.ndarray]:
+            return batch_at(
+                self.data, seed=cfg.seed, step=number, batch_size=cfg.batch_size, keys=self.method.reads, rows=rows
+            )
+
+        return global_batch(read, cfg.batch_size, self.mesh)
+
+    def advance(self, batch: Any) -> Any:
+        """Starts one step, and puts its metrics in the queue when they are to be logged."""
+        # NumPy scalars: they travel with the call, so that the host neither waits nor compiles anything new.
+        number, attempt = np.int32(self.step), np.int32(self.attempt)
+        self.state, self.bad, metrics = self.compiled(self.state, self.bad, batch, number, attempt)
+        self.step += 1
+        self.data_step += 1
+        if self.step % self.cfg.log_every == 0 or self.step == self.cfg.steps:
+            for leaf in jax.tree.leaves((metrics, self.bad)):
+                leaf.copy_to_host_async()
+            self.pending.append((self.step, metrics, self.bad))
+        return metrics
+
+    def settle(self, until: int) -> Verdict | None:
+        """Writes the log lines up to the step `until`, and asks the watch about them."""
+        while self.pending and self.pending[0][0] <= until:
+            step, metrics, bad = self.pending.popleft()
+            metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            values = {name: metrics[name] for name in sorted(metrics, key=lambda name: (name != "loss", name))}
+            self.progress.show(values)
+            self.write(step, values)
+            if verdict := self.watch.nonfinite(jax.device_get(bad)) or self.watch.rules(step, values):
+                return verdict
+        return self.watch.nonfinite(jax.device_get(self.bad)) if until == self.step else None
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        self.logged = values if step != self.logged_step else self.logged | values
+        self.logged_step = step
+        if self.log:
+            self.log.write(step, values, self.attempt)
+
+    def milestones(self, stopping: bool) -> Verdict | None:
+        """Evaluates, saves and samples when this step asks for it; nothing of a run that went wrong."""
+        cfg, step = self.cfg, self.step
+        due = lambda every: bool(every) and (step % every == 0)  # noqa: E731
+        evaluating = due(cfg.eval_every) and self.method.evaluate and self.data.spec.counts.get("validation", 0)
+        sampling = (due(cfg.sample_every) or (cfg.sample_every and step == cfg.steps)) and self.sample
+        saving = due(cfg.save_every) or step == cfg.steps
+        if not (evaluating or sampling or saving or stopping):
+            return None
+        if verdict := self.settle(self.step):
+            return verdict
+        with self.progress.pause():
+            if stopping and not self.save():  # first of all: who sends a signal may not wait long
+                return self.watch.state(step)
+            return self.at_milestone(evaluating, saving and not stopping, sampling)
+
+    def at_milestone(self, evaluating: Any, saving: bool, sampling: Any) -> Verdict | None:
+        step = self.step
+        if evaluating:
+            metrics = {f"eval/{k}": v for k, v in self.evaluate(self.state, "validation").items()}
+            self.write(step, metrics)
+            bad = {name: -1 if np.isfinite(value) else step for name, value in metrics.items()}
+            if verdict := self.watch.nonfinite(bad) or self.watch.rules(step, metrics):
+                return verdict
+        if saving and not self.save():
+            return self.watch.state(step)
+        if sampling and self.sample:
+            key = jax.random.fold_in(self.keys.sample, 0)  # the same noise each time, so that pictures compare
+            samples = self.sample(self.state, key, self.cfg.num_samples)
+            if self.log:
+                path = self.workdir / runs.SAMPLES / f"{step:06d}{default_suffix(samples)}"
+                write_samples(path, samples)
+                if (picture := sample_grid(samples)) is not None:
+                    self.log.write_image(step, "samples", picture)
+        return None
+
+    def save(self) -> bool:
+        info = {"data_step": self.data_step, "attempt": self.attempt, "in_a_row": self.watch.in_a_row}
+        metrics = self.logged if self.logged_step == self.step else {}
+        return self.checkpoints.save(self.step, self.state, info, metrics)
+
+    def resume(self, warm: Mapping[str, Any] | None = None) -> None:
+        """Sets the state of the newest whole checkpoint, or a fresh one where there is none."""
+        self.state = None  # the old arrays go before the new ones come
+        found = self.checkpoints.restore(self.abstract)
+        if found is None:
+            init = jax.jit(self.method.init, out_shardings=shardings_of(self.abstract))
+            state = init(self.keys.init, self.fetch(0), warm) if warm else init(self.keys.init, self.fetch(0))
+            found = Restored(0, state, {"data_step": 0, "attempt": 0, "in_a_row": []})
+        if self.main:
+            self.checkpoints.set_aside(after=found.step)  # damaged ones, whose steps will be saved anew
+        self.step, self.state = found.step, found.state
+        self.data_step, self.attempt = found.info["data_step"], found.info["attempt"]
+        if len(found.info["in_a_row"]) == len(self.cfg.rules):  # rules are no part of a run's identity
+            self.watch.in_a_row = list(found.info["in_a_row"])
+
+    def rollback(self, verdict: Verdict) -> None:
+        """Goes back to the last checkpoint, and on with other noise and, if asked for, behind the data so far."""
+        if self.attempt >= self.cfg.max_rollbacks:
+            self.fail(verdict, f"{self.cfg.max_rollbacks} rollbacks did not help")
+        attempt, data_step = self.attempt + 1, self.data_step - (self.step - verdict.step)
+        if not self.checkpoints.steps():
+            self.fail(verdict, "there is no checkpoint to roll back to")
+        self.resume()
+        self.attempt, self.bad = attempt, self.none_bad
+        self.pending.clear()
+        if self.cfg.skip_data:
+            self.data_step = data_step
+        self.progress.print(f"{verdict.why}: rolled back from step {verdict.step} to {self.step}, attempt {attempt}")
+        self.write(self.step, {"rollback/from_step": verdict.step})
+
+    def stop(self, verdict: Verdict) -> Outcome:
+        if verdict.nonfinite:
+            self.fail(verdict, "the run has stopped")
+        while later := self.settle(self.step):  # what was in flight when the rule fired
+            if later.nonfinite:
+                self.fail(later, "the run has stopped")
+        if self.step not in self.checkpoints.steps() and not self.save():
+            self.fail(self.watch.state(self.step), "the run has stopped")
+        return Outcome(self.step, verdict.why)
+
+    def fail(self, verdict: Verdict, what: str) -> None:
+        steps = self.checkpoints.steps()
+        back = f"the last checkpoint is of step {steps[-1]}" if steps else "there is no checkpoint yet"
+        hint = "go on with --train.on-nonfinite rollback, or " if verdict.action == "stop" and steps else ""
+        raise NonFiniteError(
+            f"{verdict.why}; {what}; {back}. To go on, {hint}start anew in another --workdir with a lower "
+            "learning rate or clipped gradients"
+        )

@@ -1,0 +1,86 @@
+"""What watches a run without a human: signals, non-finite numbers, stop and rollback rules."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from jaxgen.config import TrainConfig
+
+
+class NonFiniteError(FloatingPointError):
+    """A metric or the state became NaN or infinite; nothing of it was saved."""
+
+
+class Verdict(NamedTuple):
+    """What the watch asks for, `stop` or `rollback`, at which step and why; `nonfinite`: nothing is worth saving."""
+
+    action: str
+    step: int
+    why: str
+    nonfinite: bool = False
+
+
+@contextlib.contextmanager
+def interrupts() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of dying of them; a second Ctrl-C ends the program at once."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+
+    def note(number, frame):
+        if caught and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    old = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for s, handler in old.items():
+            signal.signal(s, handler)
+
+
+class Watch:
+    """The stop and rollback rules of a run over its logged metrics.
+
+    `in_a_row`, how many log lines in a row each rule has found its metric out of bounds, is saved with the run.
+    """
+
+    def __init__(self, config: TrainConfig):
+        self._config = config
+        self.in_a_row = [0] * len(config.rules)
+
+    def rules(self, step: int, metrics: Mapping[str, float]) -> Verdict | None:
+        """The verdict of the first rule that fires on the metrics of the log line at `step`."""
+        for i, rule in enumerate(self._config.rules):
+            if (value := metrics.get(rule.metric)) is None:
+                continue
+            above = rule.above is not None and value > rule.above
+            below = rule.below is not None and value < rule.below
+            self.in_a_row[i] = self.in_a_row[i] + 1 if above or below else 0
+            if self.in_a_row[i] >= rule.patience:
+                self.in_a_row[i] = 0
+                bound = f"above {rule.above:g}" if above else f"below {rule.below:g}"
+                lines = f" for {rule.patience} log lines in a row" if rule.patience > 1 else ""
+                return Verdict(rule.action, step, f"{rule.metric} = {value:g} is {bound}{lines}")
+        return None
+
+    def nonfinite(self, bad: Mapping[str, int]) -> Verdict | None:
+        """The verdict on the first step (-1: none) at which each metric was not finite."""
+        found = {name: int(step) for name, step in bad.items() if step >= 0}
+        if not found:
+            return None
+        first = min(found.values())
+        names = ", ".join(sorted(name for name, step in found.items() if step == first))
+        return Verdict(
+            self._config.on_nonfinite, first, f"{names} is not finite, first at step {first}", nonfinite=True
+        )
+
+    def state(self, step: int) -> Verdict:
+        """The verdict on a state that holds a NaN or infinity after `step` though every metric was finite."""
+        return Verdict(self._config.on_nonfinite, step, f"the state is not finite after step {step}", nonfinite=True)

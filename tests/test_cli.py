@@ -1,0 +1,245 @@
+"""The commands as a user types them, in this process."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import shlex
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import toy_methods
+from jaxgen import cli
+from jaxgen.config import MeshConfig
+from jaxgen.data import Images
+from jaxgen.diffusion import ddpm
+from jaxgen.report.log import read_metrics
+from jaxgen.sharding import make_mesh
+
+toy_methods.register()
+
+CONFIG = """
+import toy_methods
+config = toy_methods.EXPERIMENTS["{name}"]
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A trained run and the config file that it came from."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "kmeans_ring.py").write_text(CONFIG.format(name="toy_kmeans"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert cli.run_command(cli.train, ["kmeans_ring.py", "--train.steps", "8"]) == 0
+    return folder
+
+
+def call(command, *args):
+    return cli.run_command(command, [str(arg) for arg in args])
+
+
+def test_train_writes_the_files_of_a_run(run):
+    workdir = run / "runs" / "kmeans_ring"  # the default: named after the config
+    assert {p.name for p in workdir.iterdir()} >= {
+        "config.json",
+        "checkpoints",
+        "metrics.jsonl",
+        "samples",
+        "curves.png",
+    }
+    assert any(p.name.startswith("events.out.tfevents") for p in workdir.iterdir())
+    assert sorted(p.name for p in (workdir / "samples").iterdir()) == ["000004.png", "000008.png"]
+    lines = read_metrics(workdir / "metrics.jsonl")
+    assert [line["step"] for line in lines if "loss" in line] == [2, 4, 6, 8]
+    config = json.loads((workdir / "config.json").read_text())
+    assert config["method"]["name"] == "toy_kmeans" and config["spec"]["counts"]["train"] > 0
+
+
+def test_sample_writes_what_the_suffix_says(run, capsys):
+    workdir = run / "runs" / "kmeans_ring"
+    assert call(cli.sample, workdir, "--num", 5, "--out", run / "x.npz") == 0
+    with np.load(run / "x.npz") as arrays:
+        a = arrays["x"]
+    assert a.shape == (5, 2)
+    assert call(cli.sample, workdir, "--num", 300, "--out", run / "y.npz", "--checkpoint", "best") == 0
+    with np.load(run / "y.npz") as arrays:
+        assert arrays["x"].shape == (300, 2)  # more than one call of the compiled program
+        assert len(np.unique(arrays["x"], axis=0)) == toy_methods.KMeansConfig().num_clusters
+    assert call(cli.sample, workdir, "--num", 5, "--out", run / "z.png", "--checkpoint", "4") == 0
+    assert (run / "z.png").read_bytes().startswith(b"\x89PNG") and "at step 4" in capsys.readouterr().out
+    assert call(cli.sample, workdir, "--num", 5, "--out", run / "w.npz", "--seed", 1) == 0
+    with np.load(run / "w.npz") as arrays:
+        assert (arrays["x"] != a).any()
+
+
+def test_evaluate_prints_json(run, capsys):
+    assert call(cli.evaluate, run / "runs" / "kmeans_ring") == 0
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert report["step"] == 8 and report["split"] == "test" and 0 < report["loss"] < 1
+
+
+def test_sample_and_evaluate_on_a_mesh_of_their_own(run, capsys):
+    workdir, mesh = run / "runs" / "kmeans_ring", ["--mesh.data", 2, "--mesh.fsdp", 4]
+    assert call(cli.sample, workdir, "--num", 5, "--out", run / "p.npz") == 0
+    assert call(cli.sample, workdir, "--num", 5, "--out", run / "q.npz", *mesh) == 0
+    with np.load(run / "p.npz") as p, np.load(run / "q.npz") as q:
+        np.testing.assert_array_equal(p["x"], q["x"])
+    capsys.readouterr()
+    assert call(cli.evaluate, workdir) == call(cli.evaluate, workdir, *mesh) == 0
+    a, b = map(json.loads, capsys.readouterr().out.splitlines())
+    assert a.keys() == b.keys() and a["loss"] == pytest.approx(b["loss"], rel=1e-5)
+    assert call(cli.evaluate, workdir, "--mesh.data", 3) == 2
+    assert "mesh.data=3, mesh.fsdp=1, mesh.tensor=1 does not fit 8 device(s)" in capsys.readouterr().err
+
+
+def test_mistakes_get_a_message_that_says_what_to_do(run, capsys, monkeypatch):
+    monkeypatch.chdir(run)
+    workdir = Path("runs/kmeans_ring")
+
+    def message(command, *args):
+        capsys.readouterr()
+        assert call(command, *args) == 2
+        return capsys.readouterr().err
+
+    assert "no config file kmean_ring.py (did you mean kmeans_ring.py?)" in message(cli.train, "kmean_ring.py")
+    assert "no run in runs/kmeans_rin" in message(cli.sample, "runs/kmeans_rin")
+    assert "did you mean runs/kmeans_ring" in message(cli.sample, "runs/kmeans_rin")
+    assert "train.seed: 0 → 3" in message(cli.train, "kmeans_ring.py", "--train.seed", 3)
+    assert "no checkpoint of step 5" in message(cli.sample, workdir, "--checkpoint", 5)
+    assert "last, best or a step" in message(cli.sample, workdir, "--checkpoint", "newest")
+    assert "suffixes that fit: .png, .npz" in message(cli.sample, workdir, "--out", "x.txt")
+    assert "--num must be 1 or more" in message(cli.sample, workdir, "--num", 0)
+    assert "no split 'tset' (did you mean test?)" in message(cli.evaluate, workdir, "--split", "tset")
+    for option, value, hint in [
+        ("--train.stpes", 5, "train.steps"),
+        ("--method.num-cluster", 5, "method.num-clusters"),
+        ("--train.steps", "five", "invalid literal for int() with base 10: 'five'"),
+        ("--train.steps", 0, "train.steps must be 1 or more"),
+    ]:
+        with pytest.raises(SystemExit) as stop:
+            call(cli.train, "kmeans_ring.py", option, value)
+        assert stop.value.code == 2 and hint in capsys.readouterr().err
+    assert not Path("x.txt").exists()
+
+
+def test_a_bug_keeps_its_traceback():
+    def buggy(args):
+        return int("five")
+
+    with pytest.raises(ValueError, match="invalid literal"):
+        cli.run_command(buggy, [])
+
+
+def test_one_device_a_core_only_where_it_fits_and_nobody_chose(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(2))
+
+    def flags(batch_size, before=""):
+        monkeypatch.setenv("XLA_FLAGS", before)
+        cli.use_cores(batch_size, MeshConfig())
+        return os.environ["XLA_FLAGS"]
+
+    assert flags(64) == "--xla_force_host_platform_device_count=2"
+    assert flags(63, "--a=1") == "--a=1 --xla_force_host_platform_device_count=1"
+    assert flags(8).endswith("=1")
+    assert flags(64, "--xla_force_host_platform_device_count=4") == "--xla_force_host_platform_device_count=4"
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "3")
+    assert flags(64) == ""
+
+
+@pytest.mark.parametrize(
+    ("cores", "batch_size", "mesh", "count"),
+    [
+        (2, 64, MeshConfig(data=1), 1),  # no axis is -1: their product, whatever the cores and the batch
+        (2, 64, MeshConfig(data=4, fsdp=2), 8),
+        (2, 8, MeshConfig(data=4), 4),
+        (2, 64, MeshConfig(fsdp=2), 2),  # one is: a multiple of the others' product
+        (2, 64, MeshConfig(fsdp=4), 4),
+        (8, 64, MeshConfig(data=-1, fsdp=3), 3),
+        (8, 60, MeshConfig(tensor=3), 6),
+        (8, 32, MeshConfig(fsdp=2), 4),
+        (8, 64, MeshConfig(data=2, fsdp=-1), 8),
+        (64, 4096, MeshConfig(), 8),
+        (2, 64, MeshConfig(data=0), 1),
+    ],
+)
+def test_as_many_devices_as_the_mesh_asks_for(monkeypatch, cores, batch_size, mesh, count):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(cores))
+    monkeypatch.setenv("XLA_FLAGS", "")
+    cli.use_cores(batch_size, mesh)
+    assert os.environ["XLA_FLAGS"] == f"--xla_force_host_platform_device_count={count}"
+    if mesh.data != 0:
+        assert make_mesh(mesh, jax.devices()[:count]).size == count
+
+
+def test_help(run, capsys):
+    assert cli.run_command(cli.train, ["--help"]) == 0
+    assert cli.run_command(cli.sample, ["--help"]) == 0
+    assert cli.run_command(cli.sample, []) == 2
+    capsys.readouterr()
+    assert call(cli.sample, run / "runs" / "kmeans_ring", "--help") == 0  # a method without sampling options
+    text = capsys.readouterr().out
+    assert all(option in text for option in ("--num", "--out", "--seed", "--checkpoint"))
+    assert jax.device_count() == 8  # none of this changed the devices
+
+
+def test_help_of_a_run_shows_the_sampling_options_as_well(run, capsys, monkeypatch):
+    opened = cli.open_run(run / "runs" / "kmeans_ring")
+    config = dataclasses.replace(opened.config, method=ddpm.Config())
+    monkeypatch.setattr(cli, "open_run", lambda workdir: opened._replace(config=config))
+    with pytest.raises(SystemExit) as stop:
+        call(cli.sample, "any", "--help")
+    text = capsys.readouterr().out
+    assert stop.value.code in (None, 0)
+    assert all(option in text for option in ("--num", "--out", "--seed", "--checkpoint", "--sampler", "--eta"))
+
+
+def test_the_config_comes_before_the_options(run, capsys, monkeypatch):
+    monkeypatch.chdir(run)
+    assert call(cli.train, "--train.steps", 5, "kmeans_ring.py") == 2
+    assert "comes before the options" in capsys.readouterr().out
+    assert call(cli.train, "--workdir", "elsewhere", "kmeans_ring.py") == 2
+    assert not Path("elsewhere").exists()
+
+
+def test_the_command_to_go_on_is_quoted_for_the_shell(run, capsys, monkeypatch):
+    monkeypatch.chdir(run)
+    monkeypatch.setattr(cli.trainer, "train", lambda *args: cli.trainer.Outcome(3, "interrupted"))
+    args = ["kmeans_ring.py", "--workdir", "runs/a b", "--train.best-metric", "x y", "--train.steps", "6"]
+    assert call(cli.train, *args) == 0
+    text = capsys.readouterr().out.strip()
+    assert text.startswith("runs/a b: interrupted; saved at step 3; to go on: python train.py kmeans_ring.py")
+    assert shlex.split(text.partition("to go on: ")[2]) == ["python", "train.py", *args]
+
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+COMMANDS = re.findall(r"^python train\.py (configs/.*?) *(?:#.*)?$", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_commands_of_the_readme_are_understood(command, monkeypatch, capsys):
+    monkeypatch.chdir(Path(__file__).parents[1])
+    seen = []
+    monkeypatch.setattr(cli, "use_cores", lambda batch_size, mesh: None)
+    monkeypatch.setattr(Images, "load", lambda self: toy_methods.EXPERIMENTS["toy_kmeans"].data.load())
+    monkeypatch.setattr(cli.catalog, "make", lambda config, spec: None)
+    monkeypatch.setattr(
+        cli.trainer, "train", lambda config, *rest: seen.append(config) or cli.trainer.Outcome(1, "done")
+    )
+    args = shlex.split(command)
+    if "--help" in args:
+        with pytest.raises(SystemExit) as stop:
+            call(cli.train, *args)
+        assert stop.value.code in (None, 0) and "--train.steps" in capsys.readouterr().out
+    else:
+        assert call(cli.train, *args) == 0 and len(seen) == 1
+        assert isinstance(seen[0].method, ddpm.Config)
+
+
+def test_the_readme_has_commands():
+    assert len(COMMANDS) >= 4

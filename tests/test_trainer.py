@@ -1,0 +1,386 @@
+"""The loop: no recompilation, no lost or overwritten run, clean stops, and no bad number ever saved."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import harness
+import toy_methods
+from jaxgen import catalog, trainer
+from jaxgen.checkpoint import Checkpoints
+from jaxgen.config import Rule
+from jaxgen.data import batch_at
+from jaxgen.method import Method
+from jaxgen.program import keys_of
+from jaxgen.report.log import read_metrics
+from jaxgen.watch import NonFiniteError
+
+toy_methods.register()
+KMEANS, LM, LORA = (toy_methods.EXPERIMENTS[name] for name in ("toy_kmeans", "toy_lm", "toy_lora"))
+
+
+def train_method(method, experiment, workdir, **changes):
+    """Trains `method` in place of the experiment's own."""
+    experiment = harness.with_train(experiment, **changes)
+    data = experiment.data.load()
+    return trainer.train(experiment, method, data, workdir, harness.document(experiment), jax.devices()[:1])
+
+
+def counter(metrics, grow=lambda count: count + 1):
+    """A method whose state counts its steps, and whose metrics are a function of the count and the key."""
+
+    def step(state, batch, key):
+        count = grow(state["count"])
+        return {"count": count}, metrics(count, key)
+
+    return Method(lambda key, batch, warm=None: {"count": jnp.zeros(())}, step, reads=("x",))
+
+
+QUIET = {"sample_every": 0, "eval_every": 0, "log_every": 1}
+
+
+def test_a_run_is_the_steps_done_by_hand(tmp_path):
+    """The trainer adds nothing: the same batches and keys through `step` alone give the same bits."""
+    harness.train(KMEANS, tmp_path, steps=3)
+    data = KMEANS.data.load()
+    method = catalog.make(KMEANS.method, data.spec)
+    keys = keys_of(0)
+
+    def batch(step):
+        return jax.tree.map(jnp.asarray, batch_at(data, seed=0, step=step, batch_size=16, keys=("x",)))
+
+    state = jax.jit(method.init)(keys.init, batch(0))
+    for step in range(3):
+        key = jax.random.fold_in(jax.random.fold_in(keys.step, 0), step)
+        state, _ = jax.jit(method.step)(state, batch(step), key)
+    harness.assert_bitwise(state, harness.saved_state(KMEANS, tmp_path))
+
+
+def test_the_step_is_traced_twice_and_never_again(tmp_path):
+    """Once for its metrics' names, once to compile: not again however many steps follow."""
+    traces = []
+
+    def metrics(count, key):
+        traces.append(1)
+        return {"loss": count}
+
+    train_method(counter(metrics), KMEANS, tmp_path, steps=20, **QUIET)
+    assert len(traces) == 2
+
+
+def test_reaching_the_steps_that_a_run_has_changes_nothing(tmp_path):
+    harness.train(KMEANS, tmp_path, steps=4)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    assert harness.train(KMEANS, tmp_path, steps=4) == (4, "done")
+    assert harness.train(KMEANS, tmp_path, steps=4) == (4, "done")
+    after = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    changed = {p.name for p in before if before[p] != after[p]}
+    assert before.keys() == after.keys() and changed <= {"curves.png"}
+    assert harness.train(KMEANS, tmp_path, steps=2) == (4, "done")
+    assert json.loads((tmp_path / "config.json").read_text())["train"]["steps"] == 4
+
+
+def test_another_identity_is_refused_and_the_run_left_alone(tmp_path):
+    harness.train(KMEANS, tmp_path, steps=4)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    other = dataclasses.replace(KMEANS, method=toy_methods.KMeansConfig(num_clusters=5))
+    with pytest.raises(ValueError, match=r"method\.num_clusters: 4 → 5"):
+        harness.train(other, tmp_path, steps=8)
+    with pytest.raises(ValueError, match=r"train\.seed: 0 → 7"):
+        harness.train(KMEANS, tmp_path, seed=7, steps=8)
+    assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+
+def test_the_same_data_with_other_examples_is_another_run(tmp_path, monkeypatch):
+    harness.train(LM, tmp_path, steps=4)
+    data = LM.data.load()
+    more = data._replace(spec=dataclasses.replace(data.spec, counts={**data.spec.counts, "train": 201}))
+    monkeypatch.setattr(toy_methods.ToyTokens, "load", lambda self: more)
+    with pytest.raises(ValueError, match=r"spec\.counts\.train: 200 → 201"):
+        harness.train(LM, tmp_path, steps=8)
+
+
+def test_best_may_be_a_training_metric(tmp_path):
+    method = counter(lambda count, key: {"loss": jnp.abs(count - 4.0)})
+    train_method(method, KMEANS, tmp_path, steps=9, save_every=1, best_metric="loss", **QUIET)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", best_metric="loss")
+    assert checkpoints.steps() == [4, 8, 9] and checkpoints.best_step() == 4
+    checkpoints.close()
+
+
+def test_bad_input_fails_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match="batch_size=9 does not divide"):
+        harness.train(KMEANS, tmp_path / "run", devices=8, batch_size=9)
+    with pytest.raises(ValueError, match="image"):
+        train_method(counter(lambda c, k: {"loss": c})._replace(reads=("image",)), KMEANS, tmp_path / "run")
+    lora = dataclasses.replace(LORA, init_from={"base": str(tmp_path / "absent:params")})
+    with pytest.raises(FileNotFoundError, match="no run in"):
+        harness.train(lora, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_lora_starts_from_another_run_and_leaves_it_unchanged(tmp_path):
+    harness.train(LM, tmp_path / "base", steps=8)
+    params = harness.saved_state(LM, tmp_path / "base")["params"]
+    lora = dataclasses.replace(LORA, init_from={"base": f"{tmp_path / 'base'}:params"})
+    harness.train(lora, tmp_path / "lora", steps=4)
+    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    assert json.loads((tmp_path / "lora" / "init_from" / "base.json").read_text()) == config
+    state = harness.saved_state(lora, tmp_path / "lora")
+    harness.assert_bitwise(state["base"], params)
+    (tmp_path / "base").rename(tmp_path / "gone")  # going on needs the run alone
+    harness.train(lora, tmp_path / "lora", steps=8)
+    harness.assert_bitwise(harness.saved_state(lora, tmp_path / "lora")["base"], params)
+    with pytest.raises(ValueError, match="has no parms.*did you mean params"):
+        wrong = dataclasses.replace(LORA, init_from={"base": f"{tmp_path / 'gone'}:parms"})
+        harness.train(wrong, tmp_path / "other")
+    with pytest.raises(ValueError, match=r"starts from no 'bse' \(did you mean base\?\)"):
+        harness.train(dataclasses.replace(LORA, init_from={"bse": f"{tmp_path / 'gone'}:params"}), tmp_path / "other")
+    with pytest.raises(ValueError, match=r"does not fit:\n  base/embed: \(8, 16\) from there, \(8, 4\) in this method"):
+        narrow = toy_methods.LoraConfig(base=toy_methods.LmConfig(width=4))
+        harness.train(
+            dataclasses.replace(lora, method=narrow, init_from={"base": f"{tmp_path / 'gone'}:params"}),
+            tmp_path / "other",
+        )
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("log_every", [1, 4])
+def test_a_nan_stops_the_run_with_its_first_step_and_is_never_saved(tmp_path, log_every):
+    def metrics(count, key):
+        return {"loss": jnp.where(count == 7, jnp.nan, count), "fine": count}
+
+    with pytest.raises(NonFiniteError, match=r"loss is not finite, first at step 7;.*the last checkpoint is of step 6"):
+        train_method(counter(metrics), KMEANS, tmp_path, steps=40, save_every=2, **{**QUIET, "log_every": log_every})
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    assert checkpoints.steps()[-1] == 6
+    checkpoints.close()
+
+
+def test_a_state_that_is_not_finite_is_never_saved_though_every_metric_is(tmp_path):
+    method = counter(lambda count, key: {"loss": jnp.float32(1)}, lambda c: jnp.where(c == 4, jnp.inf, c + 1))
+    with pytest.raises(NonFiniteError, match="the state is not finite after step 6.*last checkpoint is of step 4"):
+        train_method(method, KMEANS, tmp_path, steps=40, save_every=2, **QUIET)
+
+
+def test_rollback_goes_on_with_other_noise_behind_the_data_that_failed(tmp_path):
+    """The first attempt fails at step 7, later ones do not: they read the batches from the eighth on."""
+
+    def step(state, batch, key):
+        seen = state["seen"].at[state["count"]].set(batch["x"][0, 0])
+        draw = jax.random.uniform(key)
+        failing = (state["count"] == 6) & (state["noise"][5] == first_noise)
+        noise = state["noise"].at[state["count"]].set(draw)
+        return {"count": state["count"] + 1, "seen": seen, "noise": noise}, {"loss": jnp.where(failing, jnp.nan, draw)}
+
+    keys = keys_of(0)
+    first_noise = jax.random.uniform(jax.random.fold_in(jax.random.fold_in(keys.step, 0), 5))
+
+    def init(key, batch, warm=None):
+        return {"count": jnp.zeros((), jnp.int32), "seen": jnp.zeros(12), "noise": jnp.zeros(12)}
+
+    method = Method(init, step, reads=("x",))
+    outcome = train_method(
+        method, KMEANS, tmp_path, steps=12, save_every=4, keep_last=9, on_nonfinite="rollback", **QUIET
+    )
+    assert outcome == (12, "done")
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    (event,) = [line for line in lines if "rollback/from_step" in line]
+    assert event == {"step": 4, "attempt": 1, "rollback/from_step": 7}
+    assert [np.isnan(line["loss"]) for line in lines if line["step"] == 7] == [True, False]
+
+    data = KMEANS.data.load()
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    from jaxgen.program import abstract_state
+    from jaxgen.sharding import make_mesh
+
+    mesh = make_mesh(KMEANS.mesh, jax.devices()[:1])
+    state = checkpoints.restore(abstract_state(method, data.spec, 16, mesh, KMEANS.mesh)).state
+    checkpoints.close()
+    steps = [0, 1, 2, 3, *range(7, 15)]
+    expected = [batch_at(data, seed=0, step=s, batch_size=16, keys=("x",))["x"][0, 0] for s in steps]
+    np.testing.assert_array_equal(state["seen"], np.array(expected))
+
+
+def test_rollbacks_end(tmp_path):
+    always = counter(lambda count, key: {"loss": jnp.where(count == 5, jnp.nan, 1.0)})
+    with pytest.raises(NonFiniteError, match="2 rollbacks did not help"):
+        train_method(always, KMEANS, tmp_path, steps=9, save_every=2, on_nonfinite="rollback", max_rollbacks=2, **QUIET)
+    assert sum("rollback/from_step" in line for line in read_metrics(tmp_path / "metrics.jsonl")) == 2
+
+
+def test_a_stop_rule_saves_and_says_why(tmp_path):
+    rules = (Rule("absent", above=0.0), Rule("loss", above=4.5, patience=3))
+    outcome = train_method(counter(lambda c, k: {"loss": c}), KMEANS, tmp_path, steps=50, rules=rules, **QUIET)
+    assert outcome.reason == "loss = 7 is above 4.5 for 3 log lines in a row"
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    assert checkpoints.steps()[-1] == outcome.step == 8  # the save at step 8 first reads what is in flight
+    checkpoints.close()
+    assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == list(range(1, 9))
+
+
+def test_a_nan_behind_a_rules_line_is_not_saved(tmp_path):
+    """The rule fires on step 5; step 6, already under way then, is not finite."""
+    method = counter(lambda c, k: {"loss": jnp.where(c == 6, jnp.nan, c)})
+    with pytest.raises(NonFiniteError, match="first at step 6"):
+        train_method(method, KMEANS, tmp_path, steps=50, save_every=40, rules=(Rule("loss", above=4.5),), **QUIET)
+    assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
+
+
+def test_two_processes_cannot_train_in_one_directory(tmp_path):
+    blocked = threading.Event()
+
+    def metrics(count, key):
+        jax.debug.callback(lambda c: blocked.wait(60) if c == 2 else None, count)
+        return {"loss": count}
+
+    thread = threading.Thread(
+        target=train_method, args=(counter(metrics), KMEANS, tmp_path), kwargs={"steps": 4, **QUIET}
+    )
+    thread.start()
+    while not (tmp_path / ".lock").exists():
+        time.sleep(0.01)
+    time.sleep(0.2)
+    try:
+        with pytest.raises(ValueError, match="another process is training in"):
+            train_method(counter(lambda c, k: {"loss": c}), KMEANS, tmp_path, steps=4, **QUIET)
+    finally:
+        blocked.set()
+        thread.join()
+
+
+SLOW_RUN = """
+import sys; sys.path[:0] = {path!r}
+import conftest, harness, toy_methods
+toy_methods.register()
+print(harness.train(toy_methods.EXPERIMENTS["toy_kmeans"], {workdir!r}, steps=10**6, save_every=10**6,
+                    sample_every=0, eval_every=0, log_every=10))
+"""
+
+
+def start_run(workdir: Path) -> subprocess.Popen[str]:
+    tests = Path(__file__).parent
+    code = SLOW_RUN.format(path=[str(tests), str(tests.parent)], workdir=None).replace(
+        "None, steps", f"__import__('pathlib').Path({str(workdir)!r}), steps"
+    )
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=dict(os.environ))
+
+
+def wait_for_steps(workdir: Path, num: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if (workdir / "metrics.jsonl").exists() and len(read_metrics(workdir / "metrics.jsonl")) >= num:
+            return
+        time.sleep(0.05)
+    raise TimeoutError("the run did not start")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_run_goes_on_bitwise(tmp_path, number):
+    with start_run(tmp_path / "run") as process:
+        wait_for_steps(tmp_path / "run", 3)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and "interrupted" in output
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
+    (step,) = checkpoints.steps()
+    checkpoints.close()
+    harness.train(KMEANS, tmp_path / "run", steps=step + 4, save_every=10**6)
+    harness.train(KMEANS, tmp_path / "straight", steps=step + 4, save_every=10**6)
+    harness.assert_bitwise(*(harness.saved_state(KMEANS, tmp_path / run) for run in ("run", "straight")))
+
+
+def test_a_signal_at_a_milestone_is_obeyed_after_the_next_step(tmp_path, monkeypatch):
+    """The evaluation of step 4 meets a SIGTERM: step 5 is done and saved, and the run goes on bitwise."""
+    real = trainer.make_evaluate
+
+    def make_evaluate(*args):
+        evaluate = real(*args)
+
+        def interrupted(state, split):
+            signal.raise_signal(signal.SIGTERM)
+            return evaluate(state, split)
+
+        return interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "make_evaluate", make_evaluate)
+        outcome = harness.train(KMEANS, tmp_path / "run", steps=8, save_every=100)
+    assert outcome == (5, "interrupted")
+    harness.train(KMEANS, tmp_path / "run", steps=8, save_every=100)
+    harness.train(KMEANS, tmp_path / "straight", steps=8, save_every=100)
+    harness.assert_bitwise(*(harness.saved_state(KMEANS, tmp_path / run) for run in ("run", "straight")))
+    a, b = (read_metrics(tmp_path / run / "metrics.jsonl") for run in ("run", "straight"))
+    assert a == b
+
+
+def test_kill_9_loses_nothing_that_was_saved(tmp_path):
+    workdir = tmp_path / "run"
+    harness.train(KMEANS, workdir, steps=4)
+    lines = read_metrics(workdir / "metrics.jsonl")
+    with start_run(workdir) as process:
+        wait_for_steps(workdir, len(lines) + 3)
+        process.kill()
+    harness.train(KMEANS, workdir, steps=8)
+    harness.train(KMEANS, tmp_path / "straight", steps=8)
+    harness.assert_bitwise(*(harness.saved_state(KMEANS, tmp_path / run) for run in ("run", "straight")))
+    assert read_metrics(workdir / "metrics.jsonl") == read_metrics(tmp_path / "straight" / "metrics.jsonl")
+
+
+def test_a_damaged_newest_checkpoint_is_set_aside_and_the_run_goes_on(tmp_path):
+    harness.train(KMEANS, tmp_path / "run", steps=8)
+    damaged = tmp_path / "run" / "checkpoints" / "8"
+    for file in (damaged / "state").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    with pytest.warns(UserWarning, match="8 is damaged"):
+        harness.train(KMEANS, tmp_path / "run", steps=12)
+    assert (tmp_path / "run" / "set_aside" / "8").is_dir()
+    harness.train(KMEANS, tmp_path / "straight", steps=12)
+    harness.assert_bitwise(*(harness.saved_state(KMEANS, tmp_path / run) for run in ("run", "straight")))
+
+
+def test_the_host_waits_for_old_steps_only(tmp_path, monkeypatch):
+    """Where the step takes long, the host starts it while the ones before it still run, and no more than two of them.
+
+    No callback in the step could tell: JAX's CPU backend runs programs with callbacks before it returns.
+    """
+    results, running = [], []
+
+    def metrics(count, key):
+        x = jax.lax.fori_loop(0, 30, lambda i, x: jnp.tanh(x @ x / 200), jnp.full((200, 200), count))
+        return {"loss": x.mean()}
+
+    advance = trainer._Loop.advance
+
+    def watched(self, batch):
+        running.append(sum(not result["loss"].is_ready() for result in results))
+        results.append(advance(self, batch))
+        return results[-1]
+
+    monkeypatch.setattr(trainer._Loop, "advance", watched)
+    train_method(counter(metrics), KMEANS, tmp_path, **QUIET, save_every=1000, steps=16)
+    assert max(running) <= trainer.AHEAD
+    assert sum(num > 0 for num in running) >= 8, f"of the steps before each, so many were still running: {running}"
+
+
+def test_a_rules_patience_survives_a_restart(tmp_path):
+    """Two lines out of bounds before the stop, one after it: the third in a row fires."""
+    rules = (Rule("loss", above=2.5, patience=3),)
+    method = counter(lambda count, key: {"loss": count})
+    assert train_method(method, KMEANS, tmp_path, steps=4, rules=rules, **QUIET) == (4, "done")
+    outcome = train_method(method, KMEANS, tmp_path, steps=50, rules=rules, **QUIET)
+    assert outcome.reason == "loss = 5 is above 2.5 for 3 log lines in a row"
