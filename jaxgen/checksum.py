@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.sharding import path_name
+from jaxgen.sharding import QUEUE, path_name
 
 
 def by_path(tree: Any) -> dict[str, Any]:
@@ -48,7 +48,12 @@ def _examine(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 def digest(state: Any) -> tuple[dict[str, int], bool]:
     """The checksum of each array by path, and whether every number is finite."""
     # Array by array: the program is compiled once a shape, which takes a tenth of compiling it for a whole state.
-    found = jax.device_get({path: _examine(x) for path, x in by_path(state).items()})
+    found = {}
+    for path, x in by_path(state).items():
+        found[path] = _examine(x)
+        if len(found) % QUEUE == 0:
+            jax.block_until_ready(found[path])
+    found = jax.device_get(found)
     return {path: int(checksum) for path, (checksum, _) in found.items()}, all(finite for _, finite in found.values())
 
 

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxgen.config import MeshConfig
 from jaxgen.data.dataset import Dataset, Spec, evaluation_batch, num_evaluation_batches
 from jaxgen.method import Method
-from jaxgen.sharding import global_batch, replicated, state_shardings
+from jaxgen.sharding import QUEUE, global_batch, replicated, state_shardings
 
 
 class Keys(NamedTuple):
@@ -85,6 +85,7 @@ def make_evaluate(method: Method, data: Dataset, mesh: Mesh, batch_size: int, ke
         for i in range(num_evaluation_batches(data, split, batch_size)):
             read = lambda rows, i=i: evaluation_batch(data, split, i, batch_size, method.reads, rows)  # noqa: E731
             parts.append(sums(state, global_batch(read, batch_size, mesh), jax.random.fold_in(key, i)))
+            jax.block_until_ready(parts[-QUEUE:][0])
         parts = jax.device_get(parts)
         return {
             name: math.fsum(float(p[name][0]) for p in parts) / math.fsum(float(p[name][1]) for p in parts)

@@ -23,6 +23,9 @@ from jaxgen.config import MeshConfig
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = P(("data", "fsdp"))
+# Programs that the host may start before it waits. Beyond 32 a device, XLA's threads on CPUs wait for a free slot while
+# the collectives that would free one wait for a thread: on several simulated devices the process hangs, then aborts.
+QUEUE = 8
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:

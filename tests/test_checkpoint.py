@@ -426,3 +426,27 @@ def test_kill_9_in_mid_save_leaves_the_step_before_whole(tmp_path):
         assert (found.step, found.info) == (step, {"data_step": step})
         np.testing.assert_array_equal(found.state["w"], noise ^ step)
         first = step + 1
+
+
+DIGEST_MANY = """
+import jax, jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec as P
+from jaxgen.checksum import digest
+from jaxgen.config import MeshConfig
+from jaxgen.sharding import make_mesh
+
+split = NamedSharding(make_mesh(MeshConfig(data=4, fsdp=2)), P("fsdp"))
+state = {str(i): jax.device_put(jnp.arange(2.0**14) + i, split) for i in range(400)}
+for _ in range(4):
+    digest(state)
+"""
+
+
+def test_a_state_of_many_split_arrays_does_not_choke_its_devices():
+    """Each array's checksum is a collective; too many at once starve XLA's threads, which then abort the process."""
+    timeouts = (
+        "--xla_cpu_collective_call_warn_stuck_timeout_seconds=10 --xla_cpu_collective_call_terminate_timeout_seconds=20"
+    )
+    env = os.environ | {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {timeouts}"}
+    done = subprocess.run([sys.executable, "-c", DIGEST_MANY], env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
