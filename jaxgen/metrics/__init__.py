@@ -1,0 +1,1 @@
+"""How good samples are: distances, image statistics, labels, and paired comparisons, over plain arrays."""
