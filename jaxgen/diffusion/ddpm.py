@@ -28,6 +28,7 @@ import optax
 
 from jaxgen.config import closest
 from jaxgen.diffusion import samplers, schedules
+from jaxgen.diffusion.denoisers import Denoised, Predict, clip_x0
 from jaxgen.diffusion.schedules import Schedule
 from jaxgen.method import Method, gradient_method, with_ema
 from jaxgen.nets.unet import UNet, UNetConfig, check_unet
@@ -125,24 +126,22 @@ def squared_error(
 
 def predictor(
     apply: Callable[..., jax.Array], params: Any, schedule: Schedule, prediction: Prediction, **kwargs: Any
-) -> samplers.Predict:
-    """The network as samplers want it: `(x_t [B,H,W,C], t [B]) -> (x0_hat, eps_hat)`; `kwargs` go to `apply`."""
+) -> Predict:
+    """The network as samplers want it; `kwargs` go to `apply`."""
 
-    def predict(x_t: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def predict(x_t: jax.Array, t: jax.Array, x_0_before: jax.Array) -> Denoised:
         output = apply(params, x_t, t / schedule.num_timesteps, **kwargs)
         if prediction == "eps":
-            return schedules.x0_from_eps(schedule, x_t, t, output), output
-        return schedules.x0_eps_from_v(schedule, x_t, t, output)
+            return Denoised(schedules.x0_from_eps(schedule, x_t, t, output), output)
+        return Denoised(*schedules.x0_eps_from_v(schedule, x_t, t, output))
 
     return predict
 
 
-def draw_samples(
-    predict: samplers.Predict, schedule: Schedule, x_T: jax.Array, key: jax.Array, cfg: SampleConfig
-) -> jax.Array:
+def draw_samples(predict: Predict, schedule: Schedule, x_T: jax.Array, key: jax.Array, cfg: SampleConfig) -> jax.Array:
     """x_0 [B,H,W,C] from standard normal x_T [B,H,W,C] by the sampler that `cfg` names."""
     if cfg.clip:
-        predict = samplers.clip_x0(predict, schedule)
+        predict = clip_x0(predict, schedule)
     if cfg.sampler == "ancestral":
         return samplers.ancestral(predict, schedule, x_T, key, cfg.steps, variance=cfg.variance)
     return samplers.ddim(predict, schedule, x_T, key, cfg.steps, eta=cfg.eta)

@@ -13,11 +13,16 @@ form starts at x_0, not at x_{t−1}. E5: the posterior's mean has (1−ᾱ_{t�
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxgen.config import closest
+
+Prediction = Literal["v", "eps", "x_0"]
+"""What a network's output means."""
 
 
 class Schedule(NamedTuple):
@@ -79,7 +84,23 @@ def cosine_schedule(num_timesteps: int) -> Schedule:
     return schedule_from_betas(np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999))
 
 
-SCHEDULES: dict[str, Callable[[int], Schedule]] = {"linear": linear_schedule, "cosine": cosine_schedule}
+def sigmoid_schedule(num_timesteps: int, start: float = -3.0, end: float = 3.0, tau: float = 1.0) -> Schedule:
+    """ᾱ_t = (g(1) − g(t/T)) / (g(1) − g(0)) with g(u) = sigmoid((start + u (end − start)) / tau), ᾱ_t ≥ 1e-9.
+
+    Jabri et al. 2022 (arXiv 2212.11972), as in Chen 2023 (arXiv 2301.10972, Algorithm 1). A larger `tau` brings ᾱ
+    closer to a straight line.
+    """
+    times = np.arange(num_timesteps + 1) / num_timesteps
+    g = 1 / (1 + np.exp(-(start + times * (end - start)) / tau))
+    alpha_bar = np.maximum((g[-1] - g) / (g[-1] - g[0]), 1e-9)
+    return schedule_from_betas(1 - alpha_bar[1:] / alpha_bar[:-1])
+
+
+SCHEDULES: dict[str, Callable[[int], Schedule]] = {
+    "linear": linear_schedule,
+    "cosine": cosine_schedule,
+    "sigmoid": sigmoid_schedule,
+}
 
 
 def levels_at(schedule: Schedule, t: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -119,6 +140,18 @@ def step_variance(schedule: Schedule, t: np.ndarray, s: np.ndarray) -> np.ndarra
     return 1 - schedule.alpha_bar[t] / schedule.alpha_bar[s]
 
 
+def log_variances(schedule: Schedule, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """log β̃ and log β_{t|s} of the steps between falling `times` [n+1] that end at 0: two arrays [n].
+
+    β̃ = 0 in the last step, whose logarithm is clipped to that of the step before, as in the code of Nichol & Dhariwal
+    (2021, arXiv 2102.09672); a single step has none before, and takes log β. `np.arange(T, -1, -1)` gives every step.
+    """
+    t, s = times[:-1], times[1:]
+    log_beta, small = np.log(step_variance(schedule, t, s)), posterior(schedule, t, s).variance
+    log_small = np.log(small[:-1])
+    return np.append(log_small, log_small[-1:] if len(log_small) else log_beta), log_beta
+
+
 def x0_from_eps(schedule: Schedule, x_t: jax.Array, t: jax.Array, eps: jax.Array) -> jax.Array:
     """(x_t − √(1−ᾱ_t) ε) / √ᾱ_t; divides by √ᾱ_t, so errors of ε grow towards t = T."""
     signal, noise = levels_at(schedule, t)
@@ -141,3 +174,47 @@ def x0_eps_from_v(schedule: Schedule, x_t: jax.Array, t: jax.Array, v: jax.Array
     """x_0 = √ᾱ_t x_t − √(1−ᾱ_t) v and ε = √(1−ᾱ_t) x_t + √ᾱ_t v: a rotation back, which divides by nothing."""
     signal, noise = levels_at(schedule, t)
     return signal * x_t - noise * v, noise * x_t + signal * v
+
+
+def v_from_x0(schedule: Schedule, x_t: jax.Array, t: jax.Array, x_0: jax.Array) -> jax.Array:
+    """(√ᾱ_t x_t − x_0) / √(1−ᾱ_t); t ≥ 1."""
+    signal, noise = levels_at(schedule, t)
+    return (signal * x_t - x_0) / noise
+
+
+def v_from_eps(schedule: Schedule, x_t: jax.Array, t: jax.Array, eps: jax.Array) -> jax.Array:
+    """(ε − √(1−ᾱ_t) x_t) / √ᾱ_t; divides by √ᾱ_t, so errors of ε grow towards t = T."""
+    signal, noise = levels_at(schedule, t)
+    return (eps - noise * x_t) / signal
+
+
+def _snr(schedule: Schedule) -> np.ndarray:
+    """ᾱ_t/(1−ᾱ_t), [T+1] in float64; infinite at t = 0."""
+    return np.append(np.inf, (schedule.signal[1:] / schedule.noise[1:]) ** 2)
+
+
+def snr(schedule: Schedule, t: jax.Array) -> jax.Array:
+    """The signal-to-noise ratio ᾱ_t/(1−ᾱ_t) of t [B] in 0…T → float32 [B]; infinite at t = 0."""
+    return jnp.asarray(_snr(schedule), jnp.float32)[t]
+
+
+def min_snr_weight(schedule: Schedule, t: jax.Array, prediction: Prediction, gamma: float = 5.0) -> jax.Array:
+    """The factor [B] of each example's squared error that weighs the error of x_0 by min(SNR, γ).
+
+    Hang et al. 2023 (arXiv 2303.09556). ‖ε − ε̂‖² is SNR ‖x_0 − x̂_0‖² and ‖v − v̂‖² is (SNR + 1) ‖x_0 − x̂_0‖²: the
+    factor is min(SNR, γ) for "x_0", min(SNR, γ)/SNR for "eps", min(SNR, γ)/(SNR + 1) for "v".
+
+    Args:
+      schedule: the noise levels.
+      t: time steps [B] in 1…T.
+      prediction: the target whose squared error is weighed.
+      gamma: γ, the largest weight of the error of x_0; infinity weighs the error of ε evenly.
+
+    Raises:
+      ValueError: an unknown `prediction`.
+    """
+    if prediction not in get_args(Prediction):
+        raise ValueError(f"unknown prediction {prediction!r}{closest(prediction, get_args(Prediction))}")
+    ratio = _snr(schedule)[1:]
+    error = {"x_0": np.ones_like(ratio), "eps": ratio, "v": ratio + 1}[prediction]
+    return jnp.asarray(np.append(np.nan, np.minimum(ratio, gamma) / error), jnp.float32)[t]

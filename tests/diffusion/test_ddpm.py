@@ -93,7 +93,7 @@ def test_predictor_recovers_image_and_noise_from_a_perfect_network():
     x_t = ddpm.schedules.q_sample(schedule, x_0, t, eps)
     for prediction, target in (("eps", eps), ("v", ddpm.schedules.v_from_x0_eps(schedule, t, x_0, eps))):
         oracle = lambda params, x_t, t, target=target: target
-        found = ddpm.predictor(oracle, None, schedule, prediction)(x_t, t)
+        found = ddpm.predictor(oracle, None, schedule, prediction)(x_t, t, jnp.zeros_like(x_t))
         np.testing.assert_allclose(found[0], x_0, atol=1e-5)
         np.testing.assert_allclose(found[1], eps, atol=1e-5)
         loss = ddpm.squared_error(oracle, None, schedule, prediction, x_0, t, eps)

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 
 from jaxgen.diffusion import schedules as S
 
@@ -120,6 +121,66 @@ def test_the_parametrisations_convert_into_each_other():
     np.testing.assert_allclose(back[0], x_0, atol=1e-5)
     np.testing.assert_allclose(back[1], eps, atol=1e-5)
     np.testing.assert_allclose(S.eps_from_x0(schedule, x_t, t, x_0), eps, atol=1e-5)
+    np.testing.assert_allclose(S.v_from_x0(schedule, x_t, t, x_0), v, atol=1e-5)
     # From ε, rounding grows by √(1−ᾱ_t)/√ᾱ_t, which is 157 at t = T.
-    worst = np.abs(S.x0_from_eps(schedule, x_t, t, eps) - x_0).max((1, 2, 3))
-    assert np.all(worst[:4] < 1e-5) and worst[4] < 2e-4
+    for found, right in ((S.x0_from_eps(schedule, x_t, t, eps), x_0), (S.v_from_eps(schedule, x_t, t, eps), v)):
+        worst = np.abs(found - right).max((1, 2, 3))
+        assert np.all(worst[:4] < 1e-5) and worst[4] < 2e-4
+
+
+def test_sigmoid_schedule_is_chens():
+    # Chen 2023, Algorithm 1, by scipy's sigmoid; ᾱ is clipped to 1e-9 at t = T, where it would be 0.
+    times = np.arange(T + 1) / T
+    for tau, options in ((1.0, {}), (0.5, {"tau": 0.5})):
+        start, end = special.expit(np.array([-3.0, 3.0]) / tau)
+        expected = (end - special.expit((times * 6 - 3) / tau)) / (end - start)
+        found = S.sigmoid_schedule(T, **options).alpha_bar
+        np.testing.assert_allclose(found[:-1], expected[:-1], rtol=1e-9)
+        assert found[-1] == pytest.approx(1e-9)
+    assert S.sigmoid_schedule(T).alpha_bar[T // 2] == pytest.approx(0.5)
+
+
+def test_the_signal_to_noise_ratio_is_that_of_the_encoding():
+    schedule, t = S.cosine_schedule(T), jnp.array([0, 1, 500, 1000])
+    ratio = np.asarray(S.snr(schedule, t))
+    assert ratio[0] == np.inf
+    np.testing.assert_allclose(ratio[1:], (schedule.alpha_bar / (1 - schedule.alpha_bar + 1e-30))[t[1:]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 5.0])
+def test_min_snr_weighs_the_three_parametrisations_of_one_network_alike(gamma):
+    schedule, t = S.cosine_schedule(T), jnp.array([100, 300, 500, 700, 900])
+    x_0, eps, guess = (jax.random.normal(jax.random.key(i), (5, 4, 4, 1)) for i in range(3))
+    x_t = S.q_sample(schedule, x_0, t, eps)
+    pairs = {
+        "x_0": (x_0, guess),
+        "eps": (eps, S.eps_from_x0(schedule, x_t, t, guess)),
+        "v": (S.v_from_x0_eps(schedule, t, x_0, eps), S.v_from_x0(schedule, x_t, t, guess)),
+    }
+    expected = np.minimum(np.asarray(S.snr(schedule, t)), gamma) * np.square(guess - x_0).mean((1, 2, 3))
+    assert (S.snr(schedule, t) > gamma).any() and (S.snr(schedule, t) < gamma).any()
+    for prediction, (target, output) in pairs.items():
+        loss = S.min_snr_weight(schedule, t, prediction, gamma) * jnp.square(output - target).mean((1, 2, 3))
+        np.testing.assert_allclose(loss, expected, rtol=1e-4)
+
+
+def test_min_snr_leaves_the_error_of_eps_alone_below_gamma_and_refuses_unknown_predictions():
+    schedule, t = S.cosine_schedule(T), jnp.array([1, 700, 1000])
+    weights = S.min_snr_weight(schedule, t, "eps", 5.0)
+    np.testing.assert_allclose(weights[1:], 1.0, rtol=1e-6)
+    assert float(weights[0]) == pytest.approx(5 / float(S.snr(schedule, t)[0]))
+    with pytest.raises(ValueError, match="unknown prediction 'epsilon' .did you mean eps"):
+        S.min_snr_weight(schedule, t, "epsilon")
+
+
+@pytest.mark.parametrize("times", [np.arange(T, -1, -1), np.array([1000, 700, 300, 10, 0])])
+def test_the_logarithm_of_the_last_steps_variance_is_that_of_the_step_before(times):
+    schedule = S.linear_schedule(T)
+    small, large = S.log_variances(schedule, times)
+    for i, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
+        assert large[i] == pytest.approx(np.log(1 - np.prod(1 - schedule.beta[s + 1 : t + 1])))
+        if s > 0:
+            assert small[i] == pytest.approx(np.log(S.posterior(schedule, t, s).variance))
+    assert small[-1] == small[-2] and np.all(small[:-1] < large[:-1])
+    single = S.log_variances(schedule, times[[0, -1]])
+    assert single[0] == single[1] == pytest.approx(np.log(1 - schedule.alpha_bar[T]))
