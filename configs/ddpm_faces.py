@@ -9,13 +9,12 @@ from jaxgen.config import Experiment, TrainConfig
 from jaxgen.data import Images
 from jaxgen.diffusion import ddpm
 from jaxgen.nets.unet import UNetConfig
+from jaxgen.optimizer import AdamWConfig
 
 config = Experiment(
     method=ddpm.Config(
         net=UNetConfig(width=48, multipliers=(1, 2), attention_resolutions=(8,)),
-        learning_rate=3e-3,
-        warmup_steps=50,
-        decay_steps=500,
+        optimizer=AdamWConfig(learning_rate=3e-3, warmup_steps=50, decay_steps=500),
     ),
     data=Images("faces"),
     train=TrainConfig(steps=500, batch_size=64, log_every=25, sample_every=250, eval_every=500, save_every=250),

@@ -8,8 +8,10 @@ from jaxgen.config import kind_of
 from jaxgen.data import Spec
 from jaxgen.diffusion import ddpm
 from jaxgen.method import Method
+from jaxgen.metrics import classifier
 
 CATALOG: dict[str, tuple[type, Any]] = {
+    "classifier": (classifier.Config, classifier.make),
     "ddpm": (ddpm.Config, ddpm.make),
 }
 

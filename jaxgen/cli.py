@@ -3,79 +3,33 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import logging
-import math
-import os
 import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxgen import catalog, runs, trainer
-from jaxgen.checkpoint import Checkpoints, Restored
-from jaxgen.config import (
-    Experiment,
-    MeshConfig,
-    experiment_from_json,
-    experiment_to_json,
-    load_config,
-    override,
-)
-from jaxgen.data import SOURCES, Spec
-from jaxgen.method import Method
-from jaxgen.program import abstract_state, keys_of, make_evaluate, make_sample
+from jaxgen import catalog, trainer
+from jaxgen.config import MeshConfig, experiment_to_json, load_config, override
+from jaxgen.data import SOURCES, condition, fill
+from jaxgen.metrics import evaluation
+from jaxgen.program import make_sample
+from jaxgen.report.progress import Progress
 from jaxgen.report.samples import check_suffix, default_suffix, write_samples
 from jaxgen.sharding import AXES, check_batch, make_mesh
+from jaxgen.trained import CHUNK, Run, draw_samples, layout, open_run, restore, use_cores
 from jaxgen.watch import NonFiniteError
 
-CHUNK = 256  # samples drawn by one call of the compiled program
 
-
-class Run(NamedTuple):
-    """A run's config.json, read back: everything that its checkpoints need."""
-
-    config: Experiment
-    spec: Spec
-    method: Method
-
-
-def open_run(workdir: Path) -> Run:
-    """The run in `workdir`, from its config.json alone.
-
-    Raises:
-      FileNotFoundError: no run there.
-      ValueError: its method or a field is unknown to this version.
-    """
-    tree = runs.read_config(workdir)
-    config = experiment_from_json(tree, catalog.kinds(), SOURCES)
-    spec = Spec.from_json(tree["spec"])
-    return Run(config, spec, catalog.make(config.method, spec))
-
-
-def use_cores(batch_size: int, mesh: MeshConfig) -> None:
-    """Makes every core a CPU device of its own: XLA's threads alone keep about 1.3 of 2 cores busy.
-
-    As many devices as `mesh` multiplies to; where one of its axes is -1, a multiple of the others' product, more than
-    that only where the cores are there and each device gets 8 examples. Does nothing when the user has chosen the
-    number of CPU devices.
-    """
-    flags = os.environ.get("XLA_FLAGS", "")
-    if "xla_force_host_platform_device_count" in flags or "JAX_NUM_CPU_DEVICES" in os.environ:
-        return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    sizes = (mesh.data, mesh.fsdp, mesh.tensor)
-    count = fixed = max(1, math.prod(size for size in sizes if size != -1))  # a size below 1 is make_mesh's to refuse
-    if -1 in sizes:
-        counts = range(fixed, min(cores, 8) + 1, fixed)
-        count = max((n for n in counts if batch_size % n == 0 and batch_size // n >= 8), default=fixed)
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={count}".strip()
+def this_program(command: str) -> list[str]:
+    """How the user, who has just called one command, calls another one."""
+    if Path(sys.argv[0]).suffix == ".py":
+        return ["python", str(Path(sys.argv[0]).with_name(f"{command}.py"))]
+    return ["jaxgen", command]
 
 
 def add_mesh_options(parser: argparse.ArgumentParser) -> None:
@@ -108,10 +62,11 @@ def train(args: Sequence[str]) -> int:
     document = experiment_to_json(config, catalog.kinds(), SOURCES) | {"spec": data.spec.to_json()}
     outcome = trainer.train(config, method, data, workdir, document)
     if outcome.reason == "done":
-        draw = shlex.join(["python", "sample.py", str(workdir), "--num", "64", "--out", "samples.png"])
-        print(f"{workdir}: done, {outcome.step} steps; next: {draw}")
+        draw = shlex.join([*this_program("sample"), str(workdir), "--num", "64", "--out", "samples.png"])
+        measure = shlex.join(["jaxgen", "evaluate", str(workdir)])
+        print(f"{workdir}: done, {outcome.step} steps; next: {draw if method.sample else measure}")
     else:
-        again = shlex.join(["python", "train.py", path, "--workdir", str(workdir), *rest])
+        again = shlex.join([*this_program("train"), path, "--workdir", str(workdir), *rest])
         print(f"{workdir}: {outcome.reason}; saved at step {outcome.step}; to go on: {again}")
     return 0
 
@@ -119,13 +74,29 @@ def train(args: Sequence[str]) -> int:
 def sample(args: Sequence[str]) -> int:
     """`sample DIR --num N --out FILE`: draws samples from a run; the method's sampling options can be overridden."""
     parser = argparse.ArgumentParser(prog="sample", add_help=False, allow_abbrev=False)
-    parser.add_argument("run", nargs="?", type=Path, help="the run's directory")
+    parser.add_argument("run", nargs="?", type=Path, help="the run's directory; it comes before the options")
     parser.add_argument("--num", type=int, default=64, help="how many (default: 64)")
     parser.add_argument(
-        "--out", type=Path, help=".png a grid, .npz arrays, .txt text (default: DIR/samples.png or what fits)"
+        "--out",
+        type=Path,
+        help=".png a grid or strips, .gif an animation, .npz arrays, .txt text (default: DIR/samples.png or what fits)",
     )
     parser.add_argument("--seed", type=int, default=0, help="other samples for another seed (default: 0)")
     parser.add_argument("--checkpoint", default="last", help="last, best, or a step (default: last)")
+    parser.add_argument(
+        "--condition",
+        "--prompt",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="what is asked for: smiling=1,glasses=0 or label=boot or a caption; several of them share the samples",
+    )
+    parser.add_argument("--known", metavar="PICTURE", help="a picture to fill in: a file, or an example such as test:3")
+    parser.add_argument(
+        "--mask",
+        default="right",
+        help="what of it is drawn: left, right, top, bottom, centre or a file (white is drawn)",
+    )
     add_mesh_options(parser)
     known, rest = parser.parse_known_args(args)
     asked = not {"-h", "--help"}.isdisjoint(rest)
@@ -133,6 +104,8 @@ def sample(args: Sequence[str]) -> int:
         parser.print_help()
         if known.run is None:
             return 0 if asked else 2
+    if args[0].startswith("-"):
+        raise ValueError(f"the run's directory comes before the options: sample {known.run} …")
     if known.num < 1:
         raise ValueError(f"--num must be 1 or more, not {known.num}")
     run = open_run(known.run)
@@ -140,43 +113,78 @@ def sample(args: Sequence[str]) -> int:
     if hasattr(config, "sample"):
         import tyro  # 0.3 s, needed by the entry points alone
 
-        options = tyro.cli(type(config.sample), default=config.sample, args=rest, prog=f"sample {known.run}")
-        run = run._replace(method=catalog.make(dataclasses.replace(config, sample=options), run.spec))
+        run = run.with_sampling(
+            tyro.cli(type(config.sample), default=config.sample, args=rest, prog=f"sample {known.run}")
+        )
     elif asked:
         return 0
     elif rest:
         raise ValueError(f"unknown option {rest[0]}: this method has no sampling options")
     if run.method.sample is None:
         raise ValueError(f"the method of {known.run} does not sample")
-    chunk = min(known.num, CHUNK)
+    cond = condition_of(run, known.condition, known.known, known.mask, known.num)
     axes = MeshConfig(known.data, known.fsdp, known.tensor)
-    use_cores(chunk, axes)
+    use_cores(min(known.num, CHUNK), axes)
     mesh = make_mesh(axes)
-    draw, key = make_sample(run.method, mesh), jax.random.fold_in(keys_of(run.config.train.seed).sample, known.seed)
     with jax.set_mesh(mesh):
-        abstract = abstract_state(run.method, run.spec, run.config.train.batch_size, mesh, run.config.mesh)
-        shapes = jax.eval_shape(draw, abstract, key, chunk)
+        abstract = layout(run, mesh)
+        shapes = jax.eval_shape(make_sample(run.method, mesh), abstract, jax.random.key(0), known.num, cond or None)
         out = known.out or known.run / f"samples{default_suffix(shapes)}"
         check_suffix(out, shapes)
-        found = restore(known.run, run, abstract, known.checkpoint)
-        keys = [jax.random.fold_in(key, i) for i in range(-(-known.num // chunk))]
-        parts = [jax.device_get(draw(found.state, k, chunk)) for k in keys]
-    samples = jax.tree.map(lambda *xs: np.concatenate(xs)[: known.num], *parts)
+        found = restore(run, abstract, known.checkpoint)
+        with Progress(known.num, unit="samples") as progress:
+            samples = draw_samples(run, mesh, found.state, known.num, known.seed, cond, progress.update)
     write_samples(out, samples)
     print(f"{out}: {known.num} samples of {known.run} at step {found.step}")
     return 0
 
 
+def condition_of(run: Run, texts: Sequence[str], known: str | None, mask: str, num: int) -> dict[str, np.ndarray]:
+    """What `num` samples are asked to be, `{key: [num, ...]}`, from the options as they were typed.
+
+    Raises:
+      ValueError: the method takes no such condition, or an option that cannot be understood.
+    """
+    takes = run.method.conditions
+    keys = [key for key in condition.OPEN if key in takes]
+    if texts and not keys:
+        raise ValueError(f"the model of {run.workdir} is unconditional: it takes no --condition")
+    cond = condition.spread([condition.parse(run.spec, keys, text) for text in texts], num)
+    if known is not None:
+        if not {"known", "mask"} <= set(takes):
+            raise ValueError(f"the method of {run.workdir} fills in no pictures: it takes no --known")
+        pixels, drawn = fill.known_pixels(known, run.spec, run.config.data.load), fill.mask_of(mask, run.spec)
+        cond |= {"known": np.stack([pixels] * num), "mask": np.stack([drawn] * num)}
+    return cond
+
+
 def evaluate(args: Sequence[str]) -> int:
-    """`evaluate DIR [--split test]`: the method's metrics over a split, printed as JSON."""
+    """`evaluate DIR [--num 2000]`: a run's metrics over a split and of its samples, each beside floor and baseline."""
     parser = argparse.ArgumentParser(prog="evaluate", allow_abbrev=False)
     parser.add_argument("run", type=Path, help="the run's directory")
     parser.add_argument("--split", default="test", help="train, validation or test (default: test)")
     parser.add_argument("--checkpoint", default="last", help="last, best, or a step (default: last)")
+    parser.add_argument(
+        "--num",
+        type=int,
+        default=2000,
+        help="samples to draw and measure; 0 for none (default: 2000, or the split's size)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the samples (default: 0)")
+    parser.add_argument(
+        "--features", help="FILE.py:FUNCTION, images uint8 [N,H,W,C] → features [N,D] (default: the network that ships)"
+    )
     add_mesh_options(parser)
-    known = parser.parse_args(args)
+    known, rest = parser.parse_known_args(args)
     run = open_run(known.run)
-    if run.method.evaluate is None:
+    if hasattr(run.config.method, "sample"):
+        import tyro  # 0.3 s, needed by the entry points alone
+
+        options = run.config.method.sample
+        run = run.with_sampling(tyro.cli(type(options), default=options, args=rest, prog=f"evaluate {known.run}"))
+    elif rest:
+        raise ValueError(f"unknown option {rest[0]}: this method has no sampling options")
+    if run.method.evaluate is None and run.method.sample is None:
         raise ValueError(f"the method of {known.run} has no metrics to evaluate")
     batch_size = run.config.train.batch_size
     axes = MeshConfig(known.data, known.fsdp, known.tensor)
@@ -186,34 +194,13 @@ def evaluate(args: Sequence[str]) -> int:
     mesh = make_mesh(axes)
     check_batch(batch_size, mesh)
     with jax.set_mesh(mesh):
-        abstract = abstract_state(run.method, run.spec, batch_size, mesh, run.config.mesh)
-        found = restore(known.run, run, abstract, known.checkpoint)
-        key = keys_of(run.config.train.seed).evaluate
-        metrics = make_evaluate(run.method, data, mesh, batch_size, key)(found.state, known.split)
-    print(json.dumps({"step": found.step, "split": known.split, **metrics}))
+        found = restore(run, layout(run, mesh), known.checkpoint)
+        report = evaluation.evaluate(
+            run, data, mesh, found, known.split, num=known.num, seed=known.seed, features=known.features
+        )
+    evaluation.show(report)
+    print(f"{evaluation.write(report, run.workdir)}: the same figures as JSON")
     return 0
-
-
-def restore(workdir: Path, run: Run, abstract: Any, which: str) -> Restored:
-    """The run's state, laid out like `abstract`, from its `last` or `best` checkpoint, or from that of a step.
-
-    Raises:
-      ValueError: no such checkpoint, or none that is whole.
-    """
-    cfg = run.config.train
-    checkpoints = Checkpoints(workdir / runs.CHECKPOINTS, best_metric=cfg.best_metric, best_mode=cfg.best_mode)
-    step = checkpoints.best_step() if which == "best" else None
-    if which == "best" and step is None:
-        raise ValueError(f"no checkpoint in {workdir} carries {cfg.best_metric}; take --checkpoint last")
-    if which not in ("last", "best"):
-        if not which.isdigit():
-            raise ValueError(f"--checkpoint takes last, best or a step, not {which!r}")
-        step = int(which)
-    found = checkpoints.restore(abstract, step)
-    checkpoints.close()
-    if found is None:
-        raise ValueError(f"{workdir} has no checkpoint yet; train it first")
-    return found
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"train": train, "sample": sample, "evaluate": evaluate}

@@ -31,6 +31,8 @@ class Method(NamedTuple):
       reads: the batch keys that `init`, `step` and `evaluate` read.
       rules: `(regex on the state's path, PartitionSpec)` pairs; the first that matches wins (see `jaxgen.sharding`).
       starts_from: the names of `init_from` that `init` finds in `warm`.
+      conditions: the keys of `cond`, `{key: [num, ...]}`, that `sample` takes: batch keys, laid out like them, and
+        others that the method documents.
     """
 
     init: Callable[..., PyTree]
@@ -40,6 +42,7 @@ class Method(NamedTuple):
     reads: tuple[str, ...] = ("image",)
     rules: tuple[tuple[str, Any], ...] = ()
     starts_from: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
 
 
 def split_batch(tree: PyTree, num: int) -> PyTree:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import toy_methods
-from jaxgen import cli
+from jaxgen import cli, trained
 from jaxgen.config import MeshConfig
 from jaxgen.data import Images
 from jaxgen.diffusion import ddpm
@@ -141,7 +141,7 @@ def test_one_device_a_core_only_where_it_fits_and_nobody_chose(monkeypatch):
 
     def flags(batch_size, before=""):
         monkeypatch.setenv("XLA_FLAGS", before)
-        cli.use_cores(batch_size, MeshConfig())
+        trained.use_cores(batch_size, MeshConfig())
         return os.environ["XLA_FLAGS"]
 
     assert flags(64) == "--xla_force_host_platform_device_count=2"
@@ -171,7 +171,7 @@ def test_one_device_a_core_only_where_it_fits_and_nobody_chose(monkeypatch):
 def test_as_many_devices_as_the_mesh_asks_for(monkeypatch, cores, batch_size, mesh, count):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(cores))
     monkeypatch.setenv("XLA_FLAGS", "")
-    cli.use_cores(batch_size, mesh)
+    trained.use_cores(batch_size, mesh)
     assert os.environ["XLA_FLAGS"] == f"--xla_force_host_platform_device_count={count}"
     if mesh.data != 0:
         assert make_mesh(mesh, jax.devices()[:count]).size == count

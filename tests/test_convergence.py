@@ -14,6 +14,7 @@ from jaxgen.config import Experiment, TrainConfig
 from jaxgen.data import Images
 from jaxgen.diffusion import ddpm
 from jaxgen.nets.unet import UNetConfig
+from jaxgen.optimizer import AdamWConfig
 from jaxgen.program import keys_of, make_evaluate, make_sample
 from jaxgen.sharding import make_mesh
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 NET = UNetConfig(width=24, multipliers=(1, 2), attention_resolutions=(4,))
 DIGITS = Experiment(
-    method=ddpm.Config(net=NET, learning_rate=2e-3, warmup_steps=50, decay_steps=300, ema_decay=0.98),
+    method=ddpm.Config(net=NET, optimizer=AdamWConfig(2e-3, warmup_steps=50, decay_steps=300), ema_decay=0.98),
     data=Images("digits"),
     train=TrainConfig(steps=300, batch_size=128, log_every=50, eval_every=0, save_every=300, sample_every=0),
 )

@@ -20,12 +20,13 @@ CONFIG = """
 from jaxgen.config import Experiment, TrainConfig
 from jaxgen.data import Images
 from jaxgen.diffusion import ddpm
+from jaxgen.diffusion.drawing import SampleConfig
 from jaxgen.nets.unet import UNetConfig
 
 config = Experiment(
     method=ddpm.Config(
         net=UNetConfig(width=8, multipliers=(1,), attention_resolutions=(8,), num_heads=2, num_groups=4),
-        sample=ddpm.SampleConfig(steps=2),
+        sample=SampleConfig(steps=2),
     ),
     data=Images("folder:{folder}"),
     train=TrainConfig(batch_size=8, log_every=5, sample_every=0, eval_every=0),

@@ -36,9 +36,10 @@ class Spec:
     counts: Mapping[str, int]
     """Split ("train", "validation", "test") → number of examples; a split without examples is left out."""
     names: Mapping[str, tuple[str, ...]]
-    """"label" → class names; "attribute" → attribute names; empty where the data has neither."""
+    """"label" → class names; "attribute" → attribute names, and an attribute → the names of its values; "tokens" → the
+    vocabulary; what the data does not have is left out."""
     sizes: Mapping[str, tuple[int, ...]]
-    """"label" → (number of classes,); "attribute" → number of values of each attribute."""
+    """"label" → (number of classes,); "attribute" → number of values of each attribute; "tokens" → (words,)."""
     levels: int = 256
     """Number of values of an image channel: pixels lie in 0..levels-1."""
 

@@ -24,7 +24,7 @@ class Images:
     """An image data set: `image` uint8 [H, W, C], and `label`, `attribute`, `source`, `target` where it has them."""
 
     name: str = "faces"
-    """A bundled set (faces, fashion, digits, emoji), tfds:NAME[/CONFIG][:VERSION] or folder:DIR."""
+    """A bundled set (faces, fashion, digits, emoji, emoji_drawings), tfds:NAME[/CONFIG][:VERSION] or folder:DIR."""
     size: int | None = None
     """Resize the shorter side to this and crop the centre (folder and TFDS; needed where the images differ in size)."""
     flip: bool = False

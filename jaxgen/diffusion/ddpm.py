@@ -2,59 +2,46 @@
 
 A network learns to undo the encoding x_t = √ᾱ_t x_0 + √(1−ᾱ_t) ε at every t at once:
 
-  L(θ) = E_{x_0, t ~ U{1…T}, ε ~ N(0, I)} ‖target − f_θ(x_t, t/T)‖²,   the mean over pixels,
+  L(θ) = E_{x_0, t ~ U{1…T}, ε ~ N(0, I)} w_t ‖target − f_θ(x_t, t/T)‖²,   the mean over pixels,
 
-where the target is ε (Ho et al., equation 14; the lecture's noise predictor) or, by default, v = √ᾱ_t ε − √(1−ᾱ_t) x_0
-(Salimans & Ho 2022, arXiv 2202.00512), which weighs ‖x_0 − x̂_0‖² by 1/(1−ᾱ_t) rather than ᾱ_t/(1−ᾱ_t): near t = T the
-network then learns the image as a whole, which makes short runs work.
+where the target is ε (Ho et al., equation 14; the lecture's noise predictor), x_0 or, by default, v = √ᾱ_t ε −
+√(1−ᾱ_t) x_0 (Salimans & Ho 2022, arXiv 2202.00512), which weighs ‖x_0 − x̂_0‖² by 1/(1−ᾱ_t) rather than ᾱ_t/(1−ᾱ_t):
+near t = T the network then learns the image as a whole, which makes short runs work. w_t = 1, or min-SNR-γ (Hang et
+al. 2023, arXiv 2303.09556). With a learned variance the loss is hybrid, L + λ L_vlb, where L_vlb teaches the variance
+alone (Nichol & Dhariwal 2021, arXiv 2102.09672). Self-conditioning shows the network its own guess (Chen et al. 2022,
+arXiv 2208.04202).
 
-Deviations: the cosine schedule (Nichol & Dhariwal 2021, arXiv 2102.09672) is the default beside the paper's linear one;
-samples are drawn by DDIM in few steps by default (`sample.sampler="ancestral"`, `steps=1000` is Algorithm 2); AdamW
-with a warm-up and, if asked, a decay. Lecture errata, corrected in `schedules` and `samplers`: E1 (variance of a double
-step), E2 and E3 (α_t = 1−β_t; the closed form starts at x_0), E4 (the bound holds for log P(x), which the lecture's
-formulas print without the logarithm), E5 (the posterior's mean has 1−ᾱ_{t−1}), E6 (the sampling step divides by
-√(1−ᾱ_t)).
+Deviations: the cosine schedule (Nichol & Dhariwal) is the default beside the paper's linear one; samples are drawn by
+DDIM in few steps by default (`sample.sampler="ancestral"`, `steps=1000` is Algorithm 2); AdamW with a warm-up and, if
+asked, a decay; an example keeps a random part of its attributes, so that samples can be asked for some of them.
+Lecture errata, corrected in `schedules`, `samplers` and `bound`: E1 (variance of a double step), E2 and E3 (α_t =
+1−β_t; the closed form starts at x_0), E4 (the bound holds for log P(x), which the lecture's formulas print without
+the logarithm), E5 (the posterior's mean has 1−ᾱ_{t−1}), E6 (the sampling step divides by √(1−ᾱ_t)).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxgen.config import closest
-from jaxgen.diffusion import samplers, schedules
-from jaxgen.diffusion.denoisers import Denoised, Predict, clip_x0
-from jaxgen.diffusion.schedules import Schedule
+from jaxgen.diffusion import bound, schedules
+from jaxgen.diffusion.denoisers import Denoised, inpaint
+from jaxgen.diffusion.drawing import SampleConfig, check_drawing, draw
+from jaxgen.diffusion.network import Denoiser, check_cond, drop, predictor, read, target
+from jaxgen.diffusion.schedules import Prediction
 from jaxgen.method import Method, gradient_method, with_ema
-from jaxgen.nets.unet import UNet, UNetConfig, check_unet
+from jaxgen.nets.unet import UNetConfig, check_unet
+from jaxgen.numerics import to_pixels, to_unit
+from jaxgen.optimizer import AdamWConfig, adamw
 
 if TYPE_CHECKING:
     from jaxgen.data import Spec
 
-Prediction = Literal["v", "eps"]
-Sampler = Literal["ddim", "ancestral"]
-Variance = Literal["posterior", "beta"]
-
-
-@dataclass(frozen=True)
-class SampleConfig:
-    """How samples are drawn from a trained model."""
-
-    sampler: Sampler = "ddim"
-    """`ddim` (good in few steps) or `ancestral` (Ho et al., Algorithm 2)."""
-    steps: int = 50
-    """Evaluations of the network a sample, 1 … num_timesteps."""
-    eta: float = 0.0
-    """DDIM's share of fresh noise, from 0 (deterministic) to 1 (ancestral with the posterior's variance)."""
-    variance: Variance = "posterior"
-    """The ancestral sampler's σ²: `posterior` (β̃_t) or `beta` (β_t)."""
-    clip: bool = True
-    """Whether each step's guess of the clean image is clipped to the pixels' range."""
+Condition = Literal["label", "attribute", "tokens"]
 
 
 @dataclass(frozen=True)
@@ -62,23 +49,29 @@ class Config:
     """Denoising diffusion."""
 
     prediction: Prediction = "v"
-    """What the network predicts: `v` or `eps` (Ho et al.)."""
-    schedule: Literal["cosine", "linear"] = "cosine"
-    """How ᾱ_t falls: `cosine` or `linear` (Ho et al.)."""
+    """What the network predicts: `v`, `eps` (Ho et al.) or `x_0`."""
+    schedule: Literal["cosine", "linear", "sigmoid"] = "cosine"
+    """How ᾱ_t falls: `cosine`, `linear` (Ho et al.) or `sigmoid`."""
     num_timesteps: int = 1000
     """T, the number of noise levels."""
+    min_snr: float | None = None
+    """γ of min-SNR weighting, which caps the weight of little noise; None for weights of one."""
+    learn_variance: bool = False
+    """Whether the variance between β̃ and β is learned as well, with the hybrid loss."""
+    bound_weight: float = 1e-3
+    """λ, the weight of the bound in the hybrid loss."""
+    self_condition: bool = False
+    """Whether the network also sees its previous guess of the image."""
+    condition: tuple[Condition, ...] = ()
+    """What samples can be asked for: `label`, `attribute` or `tokens` (captions), where the data has them."""
+    condition_dropout: float = 0.1
+    """Share of the training examples that are shown no condition at all."""
     net: UNetConfig = UNetConfig()
     """The U-Net."""
-    learning_rate: float = 1e-3
-    """Peak rate of AdamW."""
-    warmup_steps: int = 100
-    """Steps in which the rate rises from 0 to its peak."""
-    decay_steps: int | None = None
-    """Step at which the rate has fallen, along a cosine, to a twentieth of its peak, where it stays; None: no fall."""
-    weight_decay: float = 0.0
-    """AdamW's decoupled weight decay."""
-    grad_clip: float = 1.0
-    """Global norm above which gradients are scaled down."""
+    text_width: int = 128
+    """Width of the embedded words of `tokens`."""
+    optimizer: AdamWConfig = AdamWConfig()
+    """AdamW."""
     ema_decay: float = 0.999
     """Decay of the weights' average, with which samples are drawn."""
     accumulate: int = 1
@@ -87,163 +80,166 @@ class Config:
     """How samples are drawn."""
 
 
-def to_unit(image: jax.Array, levels: int) -> jax.Array:
-    """Pixels 0 … levels-1 of any type → float32 in [-1, 1]."""
-    return image.astype(jnp.float32) * (2.0 / (levels - 1)) - 1.0
+def strata(key: jax.Array, num_timesteps: int, size: int, num: int) -> jax.Array:
+    """Time steps [num, size] in 2…T for `size` examples: one in every `num`-th part of the range a column.
 
-
-def to_pixels(x: jax.Array, levels: int) -> jax.Array:
-    """[-1, 1], clipped, → the nearest of 0 … levels-1, uint8."""
-    return jnp.round((jnp.clip(x, -1.0, 1.0) + 1.0) * ((levels - 1) / 2.0)).astype(jnp.uint8)
-
-
-def squared_error(
-    apply: Callable[..., jax.Array],
-    params: Any,
-    schedule: Schedule,
-    prediction: Prediction,
-    x_0: jax.Array,
-    t: jax.Array,
-    eps: jax.Array,
-    **kwargs: Any,
-) -> jax.Array:
-    """Each example's mean squared error of the predicted target.
-
-    Args:
-      apply, params: the network, `(params, x_t [B,H,W,C], t/T [B], **kwargs) -> [B,H,W,C]`, and its variables.
-      schedule, prediction: the noise levels, and what the network's output means.
-      x_0, t, eps: clean images [B,H,W,C] in [-1, 1], time steps [B] in 1…T, standard normal [B,H,W,C].
-      **kwargs: handed to `apply` (`cond`, `train`, `rngs`).
-
-    Returns:
-      [B], the mean over pixels and channels; 1 in expectation for a network that outputs zero and predicts ε.
+    Spread evenly over the examples and rotated by one random number, so that each is uniform: the bound is estimated
+    without bias, and with less variance than by independent draws.
     """
-    x_t = schedules.q_sample(schedule, x_0, t, eps)
-    output = apply(params, x_t, t / schedule.num_timesteps, **kwargs)
-    target = eps if prediction == "eps" else schedules.v_from_x0_eps(schedule, t, x_0, eps)
-    return jnp.square(output - target).mean((1, 2, 3))
+    place = (jnp.arange(size) / size + jax.random.uniform(key)) % 1.0
+    parts = (jnp.arange(num)[:, None] + place[None, :]) / num
+    return 2 + jnp.minimum(jnp.floor(parts * (num_timesteps - 1)), num_timesteps - 2).astype(jnp.int32)
 
 
-def predictor(
-    apply: Callable[..., jax.Array], params: Any, schedule: Schedule, prediction: Prediction, **kwargs: Any
-) -> Predict:
-    """The network as samplers want it; `kwargs` go to `apply`."""
-
-    def predict(x_t: jax.Array, t: jax.Array, x_0_before: jax.Array) -> Denoised:
-        output = apply(params, x_t, t / schedule.num_timesteps, **kwargs)
-        if prediction == "eps":
-            return Denoised(schedules.x0_from_eps(schedule, x_t, t, output), output)
-        return Denoised(*schedules.x0_eps_from_v(schedule, x_t, t, output))
-
-    return predict
-
-
-def draw_samples(predict: Predict, schedule: Schedule, x_T: jax.Array, key: jax.Array, cfg: SampleConfig) -> jax.Array:
-    """x_0 [B,H,W,C] from standard normal x_T [B,H,W,C] by the sampler that `cfg` names."""
-    if cfg.clip:
-        predict = clip_x0(predict, schedule)
-    if cfg.sampler == "ancestral":
-        return samplers.ancestral(predict, schedule, x_T, key, cfg.steps, variance=cfg.variance)
-    return samplers.ddim(predict, schedule, x_T, key, cfg.steps, eta=cfg.eta)
-
-
-def strata(num_timesteps: int, size: int, num: int) -> jax.Array:
-    """Fixed time steps [num, size]: one in every `num`-th part of 1…T a column, and all of 1…T evenly often overall."""
-    place = (jnp.arange(size) + 0.5)[None, :] / size
-    return 1 + jnp.floor((jnp.arange(num)[:, None] + place) * (num_timesteps / num)).astype(jnp.int32)
-
-
-def optimizer(cfg: Config) -> optax.GradientTransformation:
-    """AdamW behind a clipped gradient, its rate warmed up and, with `decay_steps`, decayed."""
-    peak, warmup = cfg.learning_rate, cfg.warmup_steps
-    start = 0.0 if warmup else peak  # optax stays at the start of a ramp of no steps
-    rate = optax.linear_schedule(start, peak, warmup)
-    if cfg.decay_steps is not None:
-        rate = optax.warmup_cosine_decay_schedule(start, peak, warmup, cfg.decay_steps, peak / 20)
-    return optax.chain(optax.clip_by_global_norm(cfg.grad_clip), optax.adamw(rate, weight_decay=cfg.weight_decay))
-
-
-def check(cfg: Config) -> None:
+def check(cfg: Config, spec: Spec) -> None:
     """Raises a ValueError, with the choices and the closest one, for an option that `make` cannot follow."""
     for name, value, choices in (
         ("prediction", cfg.prediction, get_args(Prediction)),
         ("schedule", cfg.schedule, tuple(schedules.SCHEDULES)),
-        ("sample.sampler", cfg.sample.sampler, get_args(Sampler)),
-        ("sample.variance", cfg.sample.variance, get_args(Variance)),
+        *(("condition", name, get_args(Condition)) for name in cfg.condition),
     ):
         if value not in choices:
             raise ValueError(f"unknown method.{name}={value!r}{closest(str(value), choices)}")
-    warmup, decay = cfg.warmup_steps, cfg.decay_steps
     for fine, message in (
-        (cfg.learning_rate > 0, f"learning_rate={cfg.learning_rate} must be above 0"),
-        (warmup >= 0, f"warmup_steps={warmup} must be 0 (no warm-up) or more"),
-        (decay is None or decay > warmup, f"decay_steps={decay} must exceed warmup_steps={warmup}, or be None"),
-        (cfg.grad_clip > 0, f"grad_clip={cfg.grad_clip} must be above 0"),
+        (cfg.num_timesteps >= 2, f"num_timesteps={cfg.num_timesteps} must be 2 or more"),
+        (cfg.min_snr is None or cfg.min_snr > 0, f"min_snr={cfg.min_snr} must be above 0, or None"),
+        (cfg.bound_weight >= 0, f"bound_weight={cfg.bound_weight} must be 0 or more"),
+        (0 <= cfg.condition_dropout <= 1, f"condition_dropout={cfg.condition_dropout} must lie in 0…1"),
         (cfg.accumulate >= 1, f"accumulate={cfg.accumulate} must be 1 or more"),
         (0 <= cfg.net.dropout < 1, f"net.dropout={cfg.net.dropout} must lie in 0…1, and below 1"),
-        (0 <= cfg.sample.eta <= 1, f"sample.eta={cfg.sample.eta} must lie in 0…1"),
+        (
+            cfg.accumulate == 1 or not cfg.net.dropout,
+            "accumulate above 1 is not exact with net.dropout: set one of them",
+        ),
     ):
         if not fine:
             raise ValueError(f"method.{message}")
-    samplers.time_steps(cfg.num_timesteps, cfg.sample.steps)
+    for name in cfg.condition:
+        if name not in spec.sizes:
+            raise ValueError(f"the data has no {name!r} to condition on{closest(name, spec.sizes)}")
+    check_drawing(cfg.sample, cfg.num_timesteps, cfg.learn_variance)
+    check_unet(cfg.net, *spec.shape("image")[:2])
 
 
 def make(cfg: Config, spec: Spec) -> Method:
-    """Diffusion on the images of `spec`; reads the batch key `image` [B,H,W,C].
+    """Diffusion on the images of `spec`; reads `image` [B,H,W,C] and the keys of `cfg.condition`.
 
-    `sample` takes no condition. `evaluate` gives `loss`, the error of the target at four time steps an example that are
-    the same in every evaluation.
+    `sample` takes these keys as its condition, and, to fill in a picture, `known` uint8 [num,H,W,C] with `mask`
+    [num,H,W,1], 1 where it is to be drawn. `evaluate` gives `loss`, the error of the target, and `bits_per_dim/bound`
+    with its three parts.
 
     Raises:
-      ValueError: an option of `cfg` is unknown or out of range, or the U-Net cannot take images of that size.
+      ValueError: an option of `cfg` is unknown or out of range, the data lacks a condition, or the U-Net cannot take
+        images of that size.
     """
-    check(cfg)
-    height, width, channels = spec.shape("image")
-    check_unet(cfg.net, height, width)
+    check(cfg, spec)
+    shape, keys = spec.shape("image"), tuple(cfg.condition)
     schedule = schedules.SCHEDULES[cfg.schedule](cfg.num_timesteps)
-    net = UNet(cfg.net, channels)
-    apply: Callable[..., Any] = net.apply
+    net = Denoiser(cfg.net, shape[2], {k: spec.sizes[k] for k in keys}, cfg.learn_variance, cfg.text_width)
+
+    def run(params, x_t, t, cond, x_0_before, **kwargs):
+        x = jnp.concatenate([x_t, x_0_before], -1) if cfg.self_condition else x_t
+        return net.apply(params, x, t / cfg.num_timesteps, cond, **kwargs)
+
+    def guess(params, x_0, t, eps, cond, again, **kwargs):
+        """Target and output at x_t; with self-conditioning, the examples that are `again` [B] see a first guess."""
+        x_t, before = schedules.q_sample(schedule, x_0, t, eps), jnp.zeros_like(x_0)
+        if cfg.self_condition:
+            first = read(cfg.prediction, schedule, x_t, t, run(params, x_t, t, cond, before, **kwargs)[0])[0]
+            first = jax.lax.stop_gradient(jnp.clip(first, -1.0, 1.0))
+            before = jnp.where(again[:, None, None, None], first, before)
+        output, mix = run(params, x_t, t, cond, before, **kwargs)
+        errors = jnp.square(output - target(cfg.prediction, schedule, x_0, t, eps)).mean((1, 2, 3))
+        return x_t, output, mix, errors
+
+    def terms(x_0, x_t, t, output, mix, clip, variance):
+        x_0_hat, eps_hat = read(cfg.prediction, schedule, x_t, t, output)
+        x_0_hat = jnp.clip(x_0_hat, -1.0, 1.0) if clip else x_0_hat
+        denoised = Denoised(x_0_hat, eps_hat, mix)
+        return bound.step_terms(schedule, x_0, x_t, t, denoised, variance, spec.levels)
 
     def init_params(key, batch, warm=None):
         x = to_unit(batch["image"][:1], spec.levels)
-        return net.init(key, x, jnp.ones((1,)))
+        x = jnp.concatenate([x, x], -1) if cfg.self_condition else x
+        return net.init(key, x, jnp.ones((1,)), {k: batch[k][:1] for k in keys})
 
-    def draw(key, batch):
-        key_t, key_eps, key_drop = jax.random.split(key, 3)
+    def draw_noise(key, batch):
+        key_t, key_eps, key_drop, key_show, key_share, key_again = jax.random.split(key, 6)
         size = batch["image"].shape[0]
         return {
             "t": jax.random.randint(key_t, (size,), 1, cfg.num_timesteps + 1),
             "eps": jax.random.normal(key_eps, batch["image"].shape),
             "dropout": jax.random.split(key_drop, size),
+            "show": jax.random.uniform(key_show, (size,)),
+            "share": jax.random.uniform(key_share, (size, 1 + len(spec.sizes.get("attribute", ())))),
+            "again": jax.random.bernoulli(key_again, 0.5, (size,)),
         }
 
     def loss_fn(params, batch, noise):
-        x_0 = to_unit(batch["image"], spec.levels)
+        x_0, t = to_unit(batch["image"], spec.levels), noise["t"]
         # One mask serves a whole (part of a) batch, so its first example's key is as good as any.
         dropout = {"train": True, "rngs": {"dropout": noise["dropout"][0]}} if cfg.net.dropout else {}
-        errors = squared_error(apply, params, schedule, cfg.prediction, x_0, noise["t"], noise["eps"], **dropout)
-        return errors.mean(), {}
+        cond = drop({k: batch[k] for k in keys}, noise["show"], noise["share"], cfg.condition_dropout)
+        x_t, output, mix, errors = guess(params, x_0, t, noise["eps"], cond, noise["again"], **dropout)
+        if cfg.min_snr is not None:
+            errors = errors * schedules.min_snr_weight(schedule, t, cfg.prediction, cfg.min_snr)
+        if not cfg.learn_variance:
+            return errors.mean(), {}
+        still = jax.lax.stop_gradient(output)  # the bound teaches the variance alone
+        vlb = cfg.num_timesteps * terms(x_0, x_t, t, still, mix, False, "learned").mean()
+        return errors.mean() + cfg.bound_weight * vlb, {"error": errors.mean(), "vlb": vlb}
 
     def sample(state, key, num, cond=None):
-        if cond:
-            raise ValueError(f"this model is unconditional; it cannot take the condition {', '.join(cond)}")
-        key_x, key_walk = jax.random.split(key)
-        x_T = jax.random.normal(key_x, (num, height, width, channels))
-        predict = predictor(apply, state["params"], schedule, cfg.prediction)
-        return {"image": to_pixels(draw_samples(predict, schedule, x_T, key_walk, cfg.sample), spec.levels)}
+        cond = dict(cond or {})
+        fill = cond.pop("known", None), cond.pop("mask", None)
+        given = check_cond(cond, spec, keys, num), check_cond({}, spec, keys, num), fill
+
+        def make_predict(given):
+            cond, free, (known, mask) = given
+            denoise = lambda *args: run(state["params"], *args)  # noqa: E731
+            predict = predictor(denoise, cfg.prediction, schedule, cond, free, cfg.sample.guidance)
+            if known is None:
+                return predict
+            return inpaint(predict, schedule, to_unit(known, spec.levels), mask)
+
+        drawn = draw(make_predict, schedule, key, num, shape, cfg.sample, given)
+        return {name: to_pixels(x, spec.levels) for name, x in drawn.items()}
 
     def evaluate(state, batch, key):
-        x_0 = to_unit(batch["image"], spec.levels)
-        times = strata(cfg.num_timesteps, x_0.shape[0], 4)
+        x_0, cond = to_unit(batch["image"], spec.levels), {k: batch[k] for k in keys}
+        size, key_t, key_eps = x_0.shape[0], *jax.random.split(key)
+        # The first step has a term of its own; the others are drawn.
+        times = jnp.concatenate([jnp.ones((1, size), jnp.int32), strata(key_t, cfg.num_timesteps, size, 4)])
+        again = jnp.ones((size,), bool)
 
-        def errors(inputs):
+        def at(inputs):
             t, key_eps = inputs
             eps = jax.random.normal(key_eps, x_0.shape)
-            return squared_error(apply, state["params"], schedule, cfg.prediction, x_0, t, eps)
+            x_t, output, mix, errors = guess(state["params"], x_0, t, eps, cond, again)
+            return errors, terms(x_0, x_t, t, output, mix, cfg.sample.clip, cfg.sample.variance)
 
-        total = jax.lax.map(errors, (times, jax.random.split(key, len(times)))).mean(0)
-        return {"loss": (total, jnp.ones_like(total))}
+        errors, bits = jax.lax.map(at, (times, jax.random.split(key_eps, len(times))))  # [5, B]
+        others = cfg.num_timesteps - 1
+        parts = {
+            "prior": bound.prior_term(schedule, x_0),
+            "diffusion": others * bits[1:].mean(0),
+            "reconstruction": bits[0],
+        }
+        values = {
+            "loss": (errors[0] + others * errors[1:].mean(0)) / cfg.num_timesteps,
+            "bits_per_dim/bound": sum(parts.values()),
+            **{f"bits_per_dim/{name}": value for name, value in parts.items()},
+        }
+        return {name: (value, jnp.ones_like(value)) for name, value in values.items()}
 
-    tx = optimizer(cfg)
-    method = gradient_method(init_params, loss_fn, tx, sample, evaluate, draw=draw, accumulate=cfg.accumulate)
-    return with_ema(method, decay=cfg.ema_decay)
+    method = gradient_method(
+        init_params,
+        loss_fn,
+        adamw(cfg.optimizer),
+        sample,
+        evaluate,
+        draw=draw_noise,
+        accumulate=cfg.accumulate,
+        reads=("image", *keys),
+    )
+    return with_ema(method, decay=cfg.ema_decay)._replace(conditions=(*keys, "known", "mask"))

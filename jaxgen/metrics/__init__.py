@@ -1,1 +1,1 @@
-"""How good samples are: distances, image statistics, labels, and paired comparisons, over plain arrays."""
+"""Measures over samples: distances of features, neighbours, labels, and the networks that read them."""

@@ -1,7 +1,8 @@
-"""Image grids, and PNG files."""
+"""Image grids, PNG files and animations."""
 
 import math
 import os
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -47,3 +48,20 @@ def write_png(path: str | os.PathLike[str], array: ArrayLike) -> None:
 
     with replacing(path) as file:
         Image.fromarray(np.asarray(array, np.uint8)).save(file, format="PNG")
+
+
+def write_gif(path: str | os.PathLike[str], pictures: Sequence[np.ndarray], seconds: float = 3.0) -> None:
+    """Writes pictures, uint8 [H, W, 3], as an endless animation of about `seconds`; the last one stays longer."""
+    from PIL import Image
+
+    frames = [Image.fromarray(picture) for picture in pictures]
+    each = max(20, round(1000 * seconds / len(frames)))  # milliseconds; browsers slow down below 20
+    with replacing(path) as file:
+        frames[0].save(
+            file,
+            format="GIF",
+            save_all=True,
+            append_images=frames[1:],
+            duration=[each] * (len(frames) - 1) + [1000],
+            loop=0,
+        )

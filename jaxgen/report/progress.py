@@ -22,6 +22,7 @@ class Progress:
       interval: seconds between two plain lines, where the output is no terminal.
       console: where to write, a `rich.console.Console`; standard output by default.
       clock: the time in seconds.
+      unit: what is counted, in the plural.
     """
 
     def __init__(
@@ -32,8 +33,11 @@ class Progress:
         interval: float = 10.0,
         console: Any = None,
         clock: Callable[[], float] = time.perf_counter,
+        unit: str = "steps",
     ):
         from rich.console import Console
+
+        self._unit = unit
 
         self._total, self._step, self._enabled, self._clock = total, start, enabled, clock
         self._console = console or Console()
@@ -105,7 +109,7 @@ class Progress:
             self._bar.refresh()
 
     def _line(self) -> str:
-        parts = [f"step {self._step}/{self._total}"]
+        parts = [f"{self._unit.removesuffix('s')} {self._step}/{self._total}"]
         name = "loss" if "loss" in self._metrics else next(iter(self._metrics), None)
         if name is not None:
             parts.append(f"{name} {float(self._metrics[name]):.4g}")
@@ -115,5 +119,7 @@ class Progress:
             if elapsed > 0 and steps > 0:
                 left = datetime.timedelta(seconds=round(max(0, self._total - self._step) * elapsed / steps))
                 wait = (last_wait - first_wait) / elapsed
-                parts += [f"{steps / elapsed:.3g} steps/s", f"data wait {100 * wait:.0f} %", f"left {left}"]
+                parts += [f"{steps / elapsed:.3g} {self._unit}/s"]
+                parts += [f"data wait {100 * wait:.0f} %"] if self._unit == "steps" else []
+                parts += [f"left {left}"]
         return "  ".join(parts)

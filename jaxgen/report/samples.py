@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxgen.report.atomic import replacing
-from jaxgen.report.images import grid, write_png
+from jaxgen.report.images import grid, write_gif, write_png
 
 
 def _suffixes(samples: Mapping[str, Any]) -> list[str]:
@@ -16,6 +16,8 @@ def _suffixes(samples: Mapping[str, Any]) -> list[str]:
     fitting = [".npz"]
     if "text" in samples:
         fitting.insert(0, ".txt")
+    if "frames" in samples:
+        fitting.insert(0, ".gif")
     if "image" in samples or ("x" in samples and samples["x"].shape[1:] == (2,)):
         fitting.insert(0, ".png")
     return fitting
@@ -42,7 +44,10 @@ def check_suffix(path: str | os.PathLike[str], samples: Mapping[str, Any]) -> No
 def write_samples(path: str | os.PathLike[str], samples: Mapping[str, Any]) -> None:
     """Writes what a method sampled to `path`, atomically, in the format that its suffix names.
 
-    - `.png`: a grid of `image`, uint8 [N, H, W, C], or a scatter plot of the points `x` [N, 2].
+    - `.png`: a grid of `image`, uint8 [N, H, W, C]; a row of `frames`, uint8 [N, F, H, W, C], for each sample where
+    there
+      are frames; or a scatter plot of the points `x` [N, 2].
+    - `.gif`: the frames in turn, each the grid of all samples.
     - `.npz`: every array under its own name, unchanged (bfloat16, which the format lacks, as float32).
     - `.txt`: the strings of `text`, one a line; lines of `---` part them where one of them has several lines.
 
@@ -61,6 +66,11 @@ def write_samples(path: str | os.PathLike[str], samples: Mapping[str, Any]) -> N
         parting = "\n---\n" if any("\n" in text for text in texts) else "\n"
         with replacing(path) as file:
             file.write((parting.join(texts) + "\n").encode())
+    elif suffix == ".gif":
+        write_gif(path, [grid(frame) for frame in np.asarray(samples["frames"]).swapaxes(0, 1)])
+    elif "frames" in samples:
+        frames = np.asarray(samples["frames"])
+        write_png(path, grid(frames.reshape(-1, *frames.shape[2:]), columns=frames.shape[1]))
     elif "image" in samples:
         write_png(path, grid(samples["image"]))
     else:

@@ -1,3 +1,5 @@
+"""The diffusion method: what it learns, what it can be asked for, and what it refuses."""
+
 import dataclasses
 
 import jax
@@ -8,16 +10,39 @@ import pytest
 from jaxgen.config import Experiment, TrainConfig
 from jaxgen.data import Images, Spec
 from jaxgen.diffusion import ddpm
+from jaxgen.diffusion.drawing import SampleConfig
+from jaxgen.diffusion.network import drop, predictor, target
 from jaxgen.nets.unet import UNetConfig
+from jaxgen.optimizer import AdamWConfig
 
 NET = UNetConfig(width=8, multipliers=(1, 2), attention_resolutions=(4,), num_heads=2, num_groups=4)
-CONFIG = ddpm.Config(net=NET, warmup_steps=5, learning_rate=3e-3, sample=ddpm.SampleConfig(steps=4))
-SPEC = Spec(shapes={"image": (8, 8, 1)}, dtypes={"image": "uint8"}, counts={"train": 8}, names={}, sizes={}, levels=17)
+OPTIMIZER = AdamWConfig(learning_rate=3e-3, warmup_steps=5)
+CONFIG = ddpm.Config(net=NET, optimizer=OPTIMIZER, sample=SampleConfig(steps=4))
+SPEC = Spec(
+    shapes={"image": (8, 8, 1), "label": ()},
+    dtypes={"image": "uint8", "label": "int32"},
+    counts={"train": 8},
+    names={},
+    sizes={"label": (2,)},
+    levels=17,
+)
 
 # The smallest run of this method, for the suites that go over the whole catalog.
 TINY_NET = dataclasses.replace(NET, multipliers=(1,), attention_resolutions=(8,))
 TINY = Experiment(
     method=dataclasses.replace(CONFIG, net=TINY_NET), data=Images("digits"), train=TrainConfig(batch_size=8)
+)
+EVERYTHING = dataclasses.replace(
+    CONFIG,
+    net=TINY_NET,
+    prediction="eps",
+    min_snr=5.0,
+    learn_variance=True,
+    self_condition=True,
+    condition=("label",),
+    optimizer=AdamWConfig(learning_rate=1e-2, warmup_steps=5),
+    ema_decay=0.9,
+    sample=SampleConfig(sampler="ancestral", variance="learned", steps=8, guidance=2.0),
 )
 
 
@@ -46,9 +71,9 @@ def test_one_image_is_learned(trained):
     assert np.mean(losses[-5:]) < 0.5
 
 
-@pytest.mark.parametrize("prediction", ["v", "eps"])
+@pytest.mark.parametrize("prediction", ["v", "eps", "x_0"])
 def test_untrained_loss_is_the_targets_mean_square(trained, prediction):
-    # 1 for ε; 1 for v too, on images with E x_0² = 1.
+    # 1 for ε; 1 for x_0 and v too, on images with E x_0² = 1.
     method = ddpm.make(dataclasses.replace(CONFIG, prediction=prediction), SPEC)
     batch = black_and_white(64)
     total, weight = jax.jit(method.evaluate)(trained[1], batch, jax.random.key(1))["loss"]
@@ -70,53 +95,155 @@ def test_samples_are_images_and_a_function_of_the_key(trained, sampler):
         built.sample(state, jax.random.key(1), 3, {"label": jnp.zeros(3)})
 
 
-def test_pixels_and_unit_range_are_inverse_to_each_other():
-    levels = jnp.arange(256, dtype=jnp.uint8)
-    x = ddpm.to_unit(levels, 256)
-    assert float(x[0]) == -1.0 and float(x[-1]) == 1.0
-    np.testing.assert_array_equal(ddpm.to_pixels(x, 256), levels)
-    np.testing.assert_array_equal(ddpm.to_pixels(jnp.array([-3.0, 3.0]), 17), [0, 16])
-
-
-def test_evaluation_covers_all_times_evenly():
-    t = np.asarray(ddpm.strata(1000, 250, 4))
+def test_time_steps_of_the_bound_are_evenly_spread_and_uniform():
+    t = np.asarray(ddpm.strata(jax.random.key(0), 1001, 250, 4))
     assert t.shape == (4, 250)
-    np.testing.assert_array_equal(np.sort(t.ravel()), np.arange(1, 1001))
-    np.testing.assert_array_equal((t - 1) // 250, np.repeat(np.arange(4)[:, None], 250, 1))
+    np.testing.assert_array_equal(np.sort(t.ravel()), np.arange(2, 1002))
+    np.testing.assert_array_equal((t - 2) // 250, np.repeat(np.arange(4)[:, None], 250, 1))
+    keys = jax.random.split(jax.random.key(1), 4000)
+    one = np.asarray(jax.vmap(lambda key: ddpm.strata(key, 6, 3, 1))(keys))[:, 0, 0]  # the first example's only time
+    counts = np.bincount(one, minlength=7)
+    assert not counts[:2].any() and np.all(np.abs(counts[2:] - 800) < 110)  # 4 standard deviations
 
 
-def test_predictor_recovers_image_and_noise_from_a_perfect_network():
+def test_the_predictor_recovers_image_and_noise_from_a_perfect_network():
     schedule = ddpm.schedules.cosine_schedule(1000)
     x_0 = ddpm.to_unit(black_and_white(4)["image"], 17)
     eps = jax.random.normal(jax.random.key(0), x_0.shape)
     t = jnp.array([100, 300, 600, 800])
     x_t = ddpm.schedules.q_sample(schedule, x_0, t, eps)
-    for prediction, target in (("eps", eps), ("v", ddpm.schedules.v_from_x0_eps(schedule, t, x_0, eps))):
-        oracle = lambda params, x_t, t, target=target: target
-        found = ddpm.predictor(oracle, None, schedule, prediction)(x_t, t, jnp.zeros_like(x_t))
-        np.testing.assert_allclose(found[0], x_0, atol=1e-5)
-        np.testing.assert_allclose(found[1], eps, atol=1e-5)
-        loss = ddpm.squared_error(oracle, None, schedule, prediction, x_0, t, eps)
-        np.testing.assert_allclose(loss, jnp.zeros(4), atol=1e-10)
+    for prediction in ("eps", "v", "x_0"):
+        oracle = lambda *args, prediction=prediction: (target(prediction, schedule, x_0, t, eps), None)  # noqa: E731
+        found = predictor(oracle, prediction, schedule, {}, {})(x_t, t, jnp.zeros_like(x_t))
+        np.testing.assert_allclose(found.x_0, x_0, atol=1e-5)
+        np.testing.assert_allclose(found.eps, eps, atol=1e-5)
+
+
+def test_guidance_goes_from_the_open_prediction_through_the_asked_one():
+    schedule, x = ddpm.schedules.cosine_schedule(10), jnp.zeros((2, 1, 1, 1))
+    cond, free = {"label": jnp.array([3, 5])}, {"label": jnp.array([-1, -1])}
+    run = lambda x_t, t, cond, before: (cond["label"][:, None, None, None].astype(jnp.float32), None)  # noqa: E731
+    for scale, expected in ((0.0, [-1, -1]), (1.0, [3, 5]), (2.5, [9, 14])):
+        guess = predictor(run, "eps", schedule, cond, free, scale)(x, jnp.array([4, 4]), x)
+        np.testing.assert_allclose(guess.eps.ravel(), expected, rtol=1e-6)
+
+
+def test_conditions_are_dropped_whole_and_in_part():
+    num = 20_000
+    keys = jax.random.split(jax.random.key(0), 2)
+    cond = {"label": jnp.ones(num, jnp.int32), "attribute": jnp.ones((num, 3), jnp.int32)}
+    shown = drop(cond, jax.random.uniform(keys[0], (num,)), jax.random.uniform(keys[1], (num, 4)), 0.25)
+    label, attribute = (np.asarray(shown[key]) for key in ("label", "attribute"))
+    assert (label < 0).mean() == pytest.approx(0.25, abs=0.015)
+    assert np.all(attribute[label < 0] == -1)
+    kept = (attribute[label > 0] > 0).sum(1)  # a uniform share of three: 0, 1, 2 and 3 equally often
+    np.testing.assert_allclose(np.bincount(kept, minlength=4) / len(kept), 0.25, atol=0.015)
+
+
+@pytest.fixture(scope="module")
+def conditional():
+    """A model with every option on, after 150 steps on images that are black in class 0 and white in class 1."""
+    method, label = ddpm.make(EVERYTHING, SPEC), jnp.arange(32) % 2
+    batch = {
+        "image": jnp.broadcast_to(16 * label[:, None, None, None], (32, 8, 8, 1)).astype(jnp.uint8),
+        "label": label,
+    }
+    state, step = jax.jit(method.init)(jax.random.key(0), batch), jax.jit(method.step)
+    for key in jax.random.split(jax.random.key(1), 150):
+        state, metrics = step(state, batch, key)
+    return method, state, batch, metrics
+
+
+def test_a_class_can_be_asked_for(conditional):
+    method, state, _, _ = conditional
+    label = jnp.array([0] * 6 + [1] * 6)
+    image = jax.jit(method.sample, static_argnums=2)(state, jax.random.key(0), 12, {"label": label})["image"]
+    brightness = np.asarray(image, np.float32).mean((1, 2, 3)) / 16
+    assert brightness[:6].mean() < 0.25 and brightness[6:].mean() > 0.75  # 1/2 each where the class is not heard
+    with pytest.raises(ValueError, match="takes label; it cannot take the condition attribute"):
+        method.sample(state, jax.random.key(1), 3, {"attribute": jnp.zeros((3, 2))})
+
+
+def test_metrics_of_the_hybrid_loss_and_the_bound(conditional):
+    method, state, batch, metrics = conditional
+    assert float(metrics["loss"]) == pytest.approx(float(metrics["error"] + 1e-3 * metrics["vlb"]), rel=1e-5)
+    found = jax.jit(method.evaluate)(state, batch, jax.random.key(0))
+    parts = sum(found[f"bits_per_dim/{name}"][0] for name in ("prior", "diffusion", "reconstruction"))
+    np.testing.assert_allclose(found["bits_per_dim/bound"][0], parts, rtol=1e-6)
+    # Two images, half of the pixels' mass each: a perfect model needs 1/64 of a bit a pixel; log2 17 is no model.
+    assert 1 / 64 < float(parts.mean()) < np.log2(17)
+
+
+def test_the_bound_teaches_the_variance_alone():
+    """However large its weight, the gradient of what predicts the target stays the same."""
+    label = jnp.arange(4) % 2
+    batch = {"image": jnp.broadcast_to(8 * label[:, None, None, None], (4, 8, 8, 1)).astype(jnp.uint8), "label": label}
+    kernels = []
+    for weight in (0.0, 100.0):
+        plain = dataclasses.replace(OPTIMIZER, warmup_steps=0, learning_rate=1.0, grad_clip=1e9, b1=0.0, b2=0.0)
+        method = ddpm.make(dataclasses.replace(EVERYTHING, bound_weight=weight, optimizer=plain), SPEC)
+        state = jax.jit(method.init)(jax.random.key(0), batch)
+        state, _ = jax.jit(method.step)(state, batch, jax.random.key(1))
+        moments = [
+            s for s in jax.tree.leaves(state["opt_state"], is_leaf=lambda s: hasattr(s, "mu")) if hasattr(s, "mu")
+        ]
+        kernels.append(np.asarray(moments[0].mu["params"]["unet"]["conv_out"]["kernel"]))  # the gradient: b1 = 0
+    np.testing.assert_allclose(kernels[1][..., 0], kernels[0][..., 0], rtol=1e-4, atol=1e-6)
+    assert not kernels[0][..., 1].any() and np.abs(kernels[1][..., 1]).max() > 1e-3
+
+
+def drawn(trained, key, num, cond=None, **options):
+    method = ddpm.make(dataclasses.replace(CONFIG, sample=SampleConfig(steps=4, **options)), SPEC)
+    return jax.jit(method.sample, static_argnums=2)(trained[2], jax.random.key(key), num, cond)
+
+
+def test_frames_go_from_noise_to_the_image(trained):
+    plain, frames = drawn(trained, 3, 2), drawn(trained, 3, 2, frames=3)
+    assert frames["frames"].shape == (2, 3, 8, 8, 1)
+    np.testing.assert_array_equal(frames["image"], plain["image"])
+    np.testing.assert_array_equal(frames["frames"][:, -1], plain["image"])
+    noise = np.asarray(frames["frames"][:, 0], np.float32) / 8 - 1
+    assert 0.5 < noise.std() < 1  # N(0, 1), clipped
+
+
+def test_an_interpolation_begins_at_the_sample_and_changes_all_the_way(trained):
+    plain, rows = drawn(trained, 3, 2)["image"], drawn(trained, 3, 2, interpolate=5)["frames"]
+    assert rows.shape == (2, 5, 8, 8, 1)
+    assert np.abs(np.asarray(rows[:, 0], int) - plain).max() <= 1  # the same noise, up to rounding
+    steps = np.abs(np.diff(np.asarray(rows, np.float32), axis=1)).mean((2, 3, 4))
+    assert np.all(steps > 0)
+
+
+@pytest.mark.parametrize("options", [{"sampler": "ancestral"}, {"sampler": "dpm_solver"}, {"sampler": "heun"}, {}])
+def test_a_known_part_is_kept_exactly(trained, options):
+    known = jax.random.randint(jax.random.key(0), (2, 8, 8, 1), 0, 17).astype(jnp.uint8)
+    mask = jnp.zeros((2, 8, 8, 1)).at[:, :, 4:].set(1)
+    image = drawn(trained, 3, 2, {"known": known, "mask": mask}, **options)["image"]
+    np.testing.assert_array_equal(image[:, :, :4], known[:, :, :4])
+    assert (image[:, :, 4:] != known[:, :, 4:]).any()
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"prediction": "epsilon"}, r"unknown method.prediction='epsilon' \(did you mean eps\?\)$"),
-        ({"prediction": "score"}, "there are: v, eps$"),
+        ({"prediction": "score"}, "there are: v, eps, x_0$"),
         ({"schedule": "cosin"}, r"'cosin' \(did you mean cosine\?\)"),
-        ({"sample": ddpm.SampleConfig(sampler="dim")}, "did you mean ddim"),
-        ({"sample": ddpm.SampleConfig(variance="bet")}, "did you mean beta"),
-        ({"sample": ddpm.SampleConfig(eta=2.0)}, "eta"),
+        ({"condition": ("lable",)}, r"did you mean label\?"),
+        ({"condition": ("tokens",)}, "the data has no 'tokens' to condition on; there are: label"),
+        ({"sample": SampleConfig(sampler="dim")}, "did you mean ddim"),
+        ({"sample": SampleConfig(variance="bet")}, "did you mean beta"),
+        ({"sample": SampleConfig(variance="learned")}, "needs a model with learn_variance"),
+        ({"sample": SampleConfig(eta=2.0)}, "eta"),
+        ({"sample": SampleConfig(frames=1)}, "frames=1 must be 2 or more"),
+        ({"sample": SampleConfig(frames=4, interpolate=4)}, "exclude each other"),
+        ({"sample": SampleConfig(interpolate=4, sampler="ancestral")}, "a sampler without noise"),
+        ({"sample": SampleConfig(resample=4)}, "resample needs sampler=ancestral"),
         ({"num_timesteps": 10}, "sample.steps=50"),
-        ({"decay_steps": 50}, "must exceed warmup_steps"),
-        ({"learning_rate": 0.0}, "method.learning_rate=0.0 must be above 0"),
-        ({"learning_rate": -1e-3}, "method.learning_rate=-0.001"),
-        ({"learning_rate": float("nan")}, "method.learning_rate=nan"),
-        ({"grad_clip": 0.0}, "method.grad_clip=0.0 must be above 0"),
+        ({"num_timesteps": 1}, "num_timesteps=1 must be 2 or more"),
+        ({"min_snr": 0.0}, "min_snr=0.0 must be above 0"),
         ({"accumulate": 0}, "method.accumulate=0 must be 1 or more"),
-        ({"warmup_steps": -1}, "method.warmup_steps=-1 must be 0"),
+        ({"accumulate": 2, "net": UNetConfig(dropout=0.1)}, "not exact with net.dropout"),
         ({"net": UNetConfig(dropout=1.0)}, "method.net.dropout=1.0 must"),
         ({"net": UNetConfig(dropout=-0.1)}, "method.net.dropout=-0.1 must"),
         ({"net": UNetConfig(multipliers=(1, 1, 1, 1, 1))}, "cannot be halved 4 times"),
@@ -125,24 +252,3 @@ def test_predictor_recovers_image_and_noise_from_a_perfect_network():
 def test_options_that_cannot_be_followed_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         ddpm.make(dataclasses.replace(ddpm.Config(), **change), SPEC)
-
-
-@pytest.mark.parametrize(
-    ("warmup_steps", "decay_steps", "rates"),
-    [
-        (10, 30, {0: 0.0, 5: 0.5, 10: 1.0, 20: 0.05 + 0.95 / 2, 30: 0.05, 35: 0.05}),
-        (0, 30, {0: 1.0, 15: 0.05 + 0.95 / 2, 30: 0.05, 35: 0.05}),
-        (10, None, {0: 0.0, 5: 0.5, 10: 1.0, 35: 1.0}),
-        (0, None, {0: 1.0, 1: 1.0, 35: 1.0}),
-    ],
-)
-def test_learning_rate_warms_up_and_decays_to_a_twentieth(warmup_steps, decay_steps, rates):
-    options = {"warmup_steps": warmup_steps, "decay_steps": decay_steps}
-    tx = ddpm.optimizer(ddpm.Config(learning_rate=1.0, grad_clip=1e9, **options))
-    params = jnp.zeros(1)
-    update = jax.jit(tx.update)
-    state, sizes = tx.init(params), []
-    for _ in range(40):
-        updates, state = update(jnp.ones(1), state, params)
-        sizes.append(-float(updates[0]))  # Adam's step on a constant gradient is the rate
-    assert {step: sizes[step] for step in rates} == pytest.approx(rates, abs=1e-3)

@@ -81,6 +81,7 @@ def test_sizes_of_the_bundled_images_run_through_three_levels(size, bottom):
 @pytest.mark.parametrize(
     ("change", "size", "message"),
     [
+        ({"layout": "ful"}, 8, r"unknown net.layout='ful' \(did you mean full\?\)"),
         ({"multipliers": (1, 1, 2, 2)}, 28, "cannot be halved 3 times"),
         ({"num_groups": 3}, 8, "num_groups=3 does not divide the 8 channels"),
         ({"num_heads": 5}, 8, "num_heads=5 does not divide"),
@@ -91,6 +92,27 @@ def test_impossible_shapes_are_refused_up_front(change, size, message):
     net = UNet(dataclasses.replace(TINY, **change), 1)
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(net.init, jax.random.key(0), jnp.ones((1, size, size, 1)), jnp.ones(1))
+
+
+def test_the_papers_network_has_the_papers_parameters():
+    """35.7 M for CIFAR-10 (Ho et al. 2020, appendix B); 35,746,307 in their released checkpoint."""
+    cfg = UNetConfig(128, (1, 2, 2, 2), 2, (16,), num_heads=1, num_groups=32, film=False, layout="full")
+    params = jax.eval_shape(UNet(cfg, 3).init, jax.random.key(0), jnp.ones((1, 32, 32, 3)), jnp.ones(1))
+    assert sum(x.size for x in jax.tree.leaves(params)) == 35_746_307
+
+
+def test_a_sequence_is_attended_to_where_it_holds_something():
+    cfg = dataclasses.replace(TINY, multipliers=(1,), attention_resolutions=(8,), layout="full", film=False)
+    net, x, t = UNet(cfg, 2), jax.random.normal(jax.random.key(0), (2, 8, 8, 3)), jnp.array([0.2, 0.7])
+    context = jax.random.normal(jax.random.key(1), (2, 5, 4))
+    seen = jnp.arange(5)[None] < jnp.array([[2], [4]])
+    params = perturbed(jax.jit(net.init)(jax.random.key(2), x, t, None, (context, seen)))
+    apply = jax.jit(lambda context: net.apply(params, x, t, None, (context, seen)))
+    y = apply(context)
+    hidden = jnp.where(seen[:, :, None], context, 7.0)
+    np.testing.assert_allclose(apply(hidden), y, atol=1e-5)
+    other = apply(context.at[:, 1].add(1.0))
+    assert float(jnp.abs(other - y).mean()) > 1e-3
 
 
 def test_halving_takes_means_and_doubling_repeats():

@@ -1,0 +1,21 @@
+"""The network whose features measure samples of `emoji`; it reads the category and whose drawing it is.
+
+Run: python train.py configs/features_emoji.py --workdir runs/features_emoji
+"""
+
+from jaxgen.config import Experiment, TrainConfig
+from jaxgen.data import Images
+from jaxgen.metrics import classifier
+from jaxgen.optimizer import AdamWConfig
+
+config = Experiment(
+    method=classifier.Config(
+        target="attribute",
+        dropout=0.4,
+        shift=3,
+        noise=0.05,
+        optimizer=AdamWConfig(learning_rate=1e-3, warmup_steps=50, decay_steps=1500, weight_decay=3e-2),
+    ),
+    data=Images("emoji_drawings", flip=True),
+    train=TrainConfig(steps=1500, batch_size=128, log_every=50, sample_every=0, eval_every=500, save_every=500),
+)

@@ -1,0 +1,23 @@
+"""The judge of `faces`: reads smiling, hair, glasses, hat and the rest; another network than the one that measures.
+
+Run: python train.py configs/judge_faces.py --workdir runs/judge_faces
+"""
+
+from jaxgen.config import Experiment, TrainConfig
+from jaxgen.data import Images
+from jaxgen.metrics import classifier
+from jaxgen.optimizer import AdamWConfig
+
+config = Experiment(
+    method=classifier.Config(
+        target="attribute",
+        widths=(48, 96),
+        num_blocks=2,
+        dropout=0.2,
+        noise=0.05,
+        shift=0,  # a pixel decides whether a mouth smiles
+        optimizer=AdamWConfig(learning_rate=1e-3, warmup_steps=50, decay_steps=1200, weight_decay=1e-3),
+    ),
+    data=Images("faces"),
+    train=TrainConfig(steps=1200, batch_size=128, seed=1, log_every=50, sample_every=0, eval_every=400, save_every=400),
+)
