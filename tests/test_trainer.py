@@ -158,6 +158,16 @@ def test_a_lora_starts_from_another_run_and_leaves_it_unchanged(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+def test_what_a_run_starts_from_has_the_dtypes_of_its_state(tmp_path):
+    train_method(counter(lambda c, k: {"loss": c}), KMEANS, tmp_path / "base", steps=1, **QUIET)
+    init = lambda key, batch, warm=None: {"count": warm["base"] if warm else jnp.zeros((), jnp.bfloat16)}
+    half = counter(lambda c, k: {"loss": c})._replace(init=init, starts_from=("base",))
+    experiment = dataclasses.replace(KMEANS, init_from={"base": f"{tmp_path / 'base'}:count"})
+    with pytest.raises(ValueError, match=r"count: \(\) float32 from there, \(\) bfloat16 in this method"):
+        train_method(half, experiment, tmp_path / "half", **QUIET)
+    assert not (tmp_path / "half").exists()
+
+
 @pytest.mark.parametrize("log_every", [1, 4])
 def test_a_nan_stops_the_run_with_its_first_step_and_is_never_saved(tmp_path, log_every):
     def metrics(count, key):
