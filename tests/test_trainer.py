@@ -251,24 +251,28 @@ def test_a_nan_behind_a_rules_line_is_not_saved(tmp_path):
 
 
 def test_two_processes_cannot_train_in_one_directory(tmp_path):
-    blocked = threading.Event()
+    running, end = threading.Event(), threading.Event()
+
+    def wait(count):
+        running.set()
+        end.wait(60)
 
     def metrics(count, key):
-        jax.debug.callback(lambda c: blocked.wait(60) if c == 2 else None, count)
+        jax.debug.callback(wait, count)
         return {"loss": count}
 
     thread = threading.Thread(
         target=train_method, args=(counter(metrics), KMEANS, tmp_path), kwargs={"steps": 4, **QUIET}
     )
     thread.start()
-    while not (tmp_path / ".lock").exists():
-        time.sleep(0.01)
-    time.sleep(0.2)
     try:
+        deadline = time.monotonic() + 60
+        while not running.wait(0.05):
+            assert thread.is_alive() and time.monotonic() < deadline, "the first run did not start"
         with pytest.raises(ValueError, match="another process is training in"):
             train_method(counter(lambda c, k: {"loss": c}), KMEANS, tmp_path, steps=4, **QUIET)
     finally:
-        blocked.set()
+        end.set()
         thread.join()
 
 
