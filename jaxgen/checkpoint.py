@@ -52,7 +52,8 @@ class Checkpoints:
         writing: bool = False,
     ):
         self.directory, self.best_metric = directory.absolute(), best_metric
-        value = lambda metrics: metrics[best_metric]  # noqa: E731
+        worst = math.inf if best_mode == "min" else -math.inf  # of checkpoints that were saved with another best_metric
+        value = lambda metrics: metrics.get(best_metric, worst)
         best = checkpoint_managers.BestN(
             get_metric_fn=value, reverse=best_mode == "min", n=1, keep_checkpoints_without_metrics=False
         )
@@ -188,7 +189,7 @@ class Checkpoints:
     def best_step(self) -> int | None:
         """The step that is best by the metric, or None when no checkpoint carries the metric."""
         self.wait()
-        with_metric = [s for s in self.steps() if self._manager.metrics(s)]
+        with_metric = [s for s in self.steps() if self.best_metric in (self._manager.metrics(s) or {})]
         return self._manager.best_step() if with_metric else None
 
     def set_aside(self, after: int) -> None:

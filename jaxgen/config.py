@@ -49,11 +49,11 @@ class TrainConfig:
     log_every: int = 50
     """Steps between lines of metrics.jsonl; the last step has one as well."""
     sample_every: int = 500
-    """Steps between sample files; 0 for none."""
+    """Steps between sample files; the last step has one as well; 0 for none."""
     save_every: int = 500
     """Steps between checkpoints; the last step is always saved."""
     eval_every: int = 500
-    """Steps between evaluations on the validation split; 0 for none."""
+    """Steps between evaluations on the validation split; the last step has one as well; 0 for none."""
     num_samples: int = 64
     """Samples in each file of samples/."""
     keep_last: int = 2
@@ -65,9 +65,9 @@ class TrainConfig:
     on_nonfinite: Literal["stop", "rollback"] = "stop"
     """What to do when a metric is NaN or infinite."""
     rules: tuple[Rule, ...] = ()
-    """Stop and rollback rules over logged metrics."""
+    """Stop and rollback rules over logged metrics; a last step that is no multiple of the interval is not judged."""
     max_rollbacks: int = 3
-    """Rollbacks after which the run stops for good."""
+    """Rollbacks after which the run stops for good: saved where a rule has asked for them, with an error otherwise."""
     skip_data: bool = True
     """Whether a rollback also goes on behind the batches that led to the failure."""
 

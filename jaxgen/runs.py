@@ -37,7 +37,7 @@ def read_config(workdir: Path) -> dict[str, Any]:
 
 def has_checkpoints(workdir: Path) -> bool:
     """Whether any step of the run was saved, whole or not."""
-    return any((workdir / CHECKPOINTS).glob("[0-9]*"))
+    return any(path.name.isdigit() for path in (workdir / CHECKPOINTS).glob("*"))  # others are saves cut short
 
 
 def differing_identity(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -29,7 +29,7 @@ def restore_sources(config: Experiment, method: Method, spec: Spec, abstract: An
     Raises:
       FileNotFoundError: a named directory holds no run.
       ValueError: the method takes no such name, the run has no checkpoint or no such subtree, or its arrays do not fit
-        (each is named with both shapes).
+        (each is named with both shapes and dtypes).
     """
 
     def shardings(tree: Any) -> Any:
@@ -51,9 +51,9 @@ def restore_sources(config: Experiment, method: Method, spec: Spec, abstract: An
         batch = spec.batch(config.train.batch_size, method.reads)
         given = by_path(jax.eval_shape(method.init, jax.random.key(0), batch, warm))
         asked = by_path(abstract)
-        shape = lambda leaves, path: tuple(leaves[path].shape) if path in leaves else "nothing"
-        wrong = [p for p in sorted(given | asked) if shape(given, p) != shape(asked, p)]
+        layout = lambda leaves, p: f"{tuple(leaves[p].shape)} {leaves[p].dtype}" if p in leaves else "nothing"
+        wrong = [p for p in sorted(given | asked) if layout(given, p) != layout(asked, p)]
         if wrong:
-            lines = [f"{p}: {shape(given, p)} from there, {shape(asked, p)} in this method" for p in wrong[:20]]
+            lines = [f"{p}: {layout(given, p)} from there, {layout(asked, p)} in this method" for p in wrong[:20]]
             raise ValueError(f"what init_from names ({', '.join(warm)}) does not fit:\n  " + "\n  ".join(lines))
     return warm

@@ -25,10 +25,8 @@ from jaxgen.data.dataset import Dataset, batch_at
 from jaxgen.data.prefetch import Prefetch
 from jaxgen.method import Method
 from jaxgen.program import abstract_state, compile_step, keys_of, make_evaluate, make_sample, shardings_of
-from jaxgen.report.curves import write_curves
-from jaxgen.report.log import MetricsLog
 from jaxgen.report.progress import Progress
-from jaxgen.report.samples import default_suffix, sample_grid, write_samples
+from jaxgen.report.record import Record
 from jaxgen.sharding import BATCH, check_batch, global_batch, make_mesh
 from jaxgen.start import restore_sources
 from jaxgen.watch import NonFiniteError, Verdict, Watch, interrupts
@@ -73,8 +71,7 @@ def train(
         stack.enter_context(jax.set_mesh(mesh))
         loop = _Loop(config, method, data, workdir, mesh)
         outcome = loop.run(document, stack)
-    if loop.main and (workdir / runs.METRICS).exists():
-        write_curves(workdir / runs.METRICS, workdir / "curves.png")
+    loop.record.write_curves()
     return outcome
 
 
@@ -88,8 +85,7 @@ class _Loop:
         self.abstract = abstract_state(method, data.spec, self.cfg.batch_size, mesh, config.mesh)
         self.state: Any = None
         self.step = self.data_step = self.attempt = 0
-        self.logged: dict[str, float] = {}  # all that was logged for the step `logged_step`
-        self.logged_step = -1
+        self.record = Record(workdir, self.main)
         self.pending: deque[tuple[int, Any, Any]] = deque()  # log lines whose numbers may still be on the devices
 
     def run(self, document: dict[str, Any], stack: contextlib.ExitStack) -> Outcome:
@@ -103,15 +99,14 @@ class _Loop:
             self.workdir / runs.CHECKPOINTS, cfg.keep_last, cfg.best_metric, cfg.best_mode, writing=True
         )
         stack.callback(self.checkpoints.close)
-        self.resume(warm)
+        info = self.resume(warm)
+        del warm  # the state has copies: the devices need not hold it for the whole run
         if self.step >= cfg.steps:
             return Outcome(self.step, "done")
         self.evaluate = make_evaluate(self.method, self.data, self.mesh, cfg.batch_size, self.keys.evaluate)
         self.sample = make_sample(self.method, self.mesh) if self.method.sample else None
-        self.log = MetricsLog(self.workdir, self.step, self.attempt) if self.main else None
-        if self.log:
-            stack.callback(self.log.close)
         caught = stack.enter_context(interrupts())
+        stack.callback(self.checkpoints.wait)  # while signals are still caught: none may kill the last save
         self.progress = stack.enter_context(Progress(cfg.steps, start=self.step, enabled=self.main))
         self.progress.print("compiling the training step …")
         sharding = NamedSharding(self.mesh, BATCH)
@@ -125,6 +120,8 @@ class _Loop:
             else:
                 document = document | {"init_from": runs.read_config(self.workdir)["init_from"]}
             runs.write_config(self.workdir, document)
+        self.record.open(self.step, self.attempt, info["extra"])
+        stack.callback(self.record.close)
         return self.loop(caught)
 
     def loop(self, caught: list[int]) -> Outcome:
@@ -141,7 +138,7 @@ class _Loop:
                 self.progress.update(self.step, waited)
                 stopping = bool(caught)  # asked once: a signal from here on is the next step's
                 verdict = self.settle(self.step - AHEAD) or self.milestones(stopping)
-                if verdict and verdict.action == "rollback":
+                if verdict and verdict.action == "rollback" and not self.no_way_back():
                     prefetch.close()
                     self.rollback(verdict)
                     prefetch, started = Prefetch(self.fetch, self.data_step), deque[Any]()
@@ -184,99 +181,98 @@ class _Loop:
             metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
             values = {name: metrics[name] for name in sorted(metrics, key=lambda name: (name != "loss", name))}
             self.progress.show(values)
-            self.write(step, values)
-            if verdict := self.watch.nonfinite(jax.device_get(bad)) or self.watch.rules(step, values):
+            if verdict := self.report(step, values, jax.device_get(bad), self.cfg.log_every):
                 return verdict
         return self.watch.nonfinite(jax.device_get(self.bad)) if until == self.step else None
 
-    def write(self, step: int, values: dict[str, float]) -> None:
-        self.logged = values if step != self.logged_step else self.logged | values
-        self.logged_step = step
-        if self.log:
-            self.log.write(step, values, self.attempt)
+    def report(self, step: int, values: dict[str, float], bad: Mapping[str, int], every: int) -> Verdict | None:
+        """Logs a line, which is due at the multiples of `every`, and judges it; not by the rules where it is not due.
+
+        The line of a last step that is not due is dropped when the run goes on: it must leave no trace in the rules.
+        """
+        due = step % every == 0
+        self.record.write(step, values, self.attempt, due)
+        return self.watch.nonfinite(bad) or (self.watch.rules(step, values) if due else None)
 
     def milestones(self, stopping: bool) -> Verdict | None:
-        """Evaluates, saves and samples when this step asks for it; nothing of a run that went wrong."""
+        """Evaluates, saves and samples when this step asks for it; nothing of a run that went wrong.
+
+        In this order also when a signal stops the run: the checkpoint carries what a straight run's does, at the price
+        of a longer wait at a step where an evaluation is due.
+        """
         cfg, step = self.cfg, self.step
-        due = lambda every: bool(every) and (step % every == 0)  # noqa: E731
+        due = lambda every: bool(every) and (step % every == 0 or step == cfg.steps)
         evaluating = due(cfg.eval_every) and self.method.evaluate and self.data.spec.counts.get("validation", 0)
-        sampling = (due(cfg.sample_every) or (cfg.sample_every and step == cfg.steps)) and self.sample
-        saving = due(cfg.save_every) or step == cfg.steps
-        if not (evaluating or sampling or saving or stopping):
+        sampling, saving = due(cfg.sample_every) and self.sample, due(cfg.save_every) or stopping
+        if not (evaluating or sampling or saving):
             return None
-        if verdict := self.settle(self.step):
+        if verdict := self.settle(step):
             return verdict
         with self.progress.pause():
-            if stopping and not self.save():  # first of all: who sends a signal may not wait long
+            if evaluating:
+                metrics = {f"eval/{k}": v for k, v in self.evaluate(self.state, "validation").items()}
+                bad = {name: -1 if np.isfinite(value) else step for name, value in metrics.items()}
+                if verdict := self.report(step, metrics, bad, cfg.eval_every):
+                    return verdict
+            if saving and not self.save():
                 return self.watch.state(step)
-            return self.at_milestone(evaluating, saving and not stopping, sampling)
-
-    def at_milestone(self, evaluating: Any, saving: bool, sampling: Any) -> Verdict | None:
-        step = self.step
-        if evaluating:
-            metrics = {f"eval/{k}": v for k, v in self.evaluate(self.state, "validation").items()}
-            self.write(step, metrics)
-            bad = {name: -1 if np.isfinite(value) else step for name, value in metrics.items()}
-            if verdict := self.watch.nonfinite(bad) or self.watch.rules(step, metrics):
-                return verdict
-        if saving and not self.save():
-            return self.watch.state(step)
-        if sampling and self.sample:
-            key = jax.random.fold_in(self.keys.sample, 0)  # the same noise each time, so that pictures compare
-            samples = self.sample(self.state, key, self.cfg.num_samples)
-            if self.log:
-                path = self.workdir / runs.SAMPLES / f"{step:06d}{default_suffix(samples)}"
-                write_samples(path, samples)
-                if (picture := sample_grid(samples)) is not None:
-                    self.log.write_image(step, "samples", picture)
+            if sampling and self.sample:
+                key = jax.random.fold_in(self.keys.sample, 0)  # the same noise each time, so that pictures compare
+                self.record.write_samples(step, self.sample(self.state, key, cfg.num_samples))
         return None
 
     def save(self) -> bool:
-        info = {"data_step": self.data_step, "attempt": self.attempt, "in_a_row": self.watch.in_a_row}
-        metrics = self.logged if self.logged_step == self.step else {}
+        metrics, extra = self.record.logged(self.step)
+        info = {"data_step": self.data_step, "attempt": self.attempt, "rules": self.watch.counts(), "extra": extra}
         return self.checkpoints.save(self.step, self.state, info, metrics)
 
-    def resume(self, warm: Mapping[str, Any] | None = None) -> None:
-        """Sets the state of the newest whole checkpoint, or a fresh one where there is none."""
+    def resume(self, warm: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Sets the state of the newest whole checkpoint, or a fresh one where there is none; returns its info."""
         self.state = None  # the old arrays go before the new ones come
         found = self.checkpoints.restore(self.abstract)
         if found is None:
             init = jax.jit(self.method.init, out_shardings=shardings_of(self.abstract))
             state = init(self.keys.init, self.fetch(0), warm) if warm else init(self.keys.init, self.fetch(0))
-            found = Restored(0, state, {"data_step": 0, "attempt": 0, "in_a_row": []})
+            found = Restored(0, state, {"data_step": 0, "attempt": 0, "rules": [], "extra": []})
         if self.main:
             self.checkpoints.set_aside(after=found.step)  # damaged ones, whose steps will be saved anew
         self.step, self.state = found.step, found.state
         self.data_step, self.attempt = found.info["data_step"], found.info["attempt"]
-        if len(found.info["in_a_row"]) == len(self.cfg.rules):  # rules are no part of a run's identity
-            self.watch.in_a_row = list(found.info["in_a_row"])
+        self.watch.restore(found.info["rules"])
+        return found.info
+
+    def no_way_back(self) -> str:
+        """Why a rollback is out of the question; empty where it is not."""
+        if self.attempt >= self.cfg.max_rollbacks:
+            return f"{self.cfg.max_rollbacks} rollbacks did not help"
+        return "" if self.checkpoints.steps() else "there is no checkpoint to roll back to"
 
     def rollback(self, verdict: Verdict) -> None:
         """Goes back to the last checkpoint, and on with other noise and, if asked for, behind the data so far."""
-        if self.attempt >= self.cfg.max_rollbacks:
-            self.fail(verdict, f"{self.cfg.max_rollbacks} rollbacks did not help")
         attempt, data_step = self.attempt + 1, self.data_step - (self.step - verdict.step)
-        if not self.checkpoints.steps():
-            self.fail(verdict, "there is no checkpoint to roll back to")
         self.resume()
         self.attempt, self.bad = attempt, self.none_bad
         self.pending.clear()
         if self.cfg.skip_data:
             self.data_step = data_step
         self.progress.print(f"{verdict.why}: rolled back from step {verdict.step} to {self.step}, attempt {attempt}")
-        self.write(self.step, {"rollback/from_step": verdict.step})
+        self.record.write(self.step, {"rollback/from_step": verdict.step}, attempt)
 
     def stop(self, verdict: Verdict) -> Outcome:
+        """Ends the run for good: an error where its numbers are no longer finite, else a saved state and the reason."""
+        rollback = verdict.action == "rollback"
+        what = self.no_way_back() if rollback else "the run has stopped"
         if verdict.nonfinite:
-            self.fail(verdict, "the run has stopped")
+            self.fail(verdict, what)
         while later := self.settle(self.step):  # what was in flight when the rule fired
             if later.nonfinite:
                 self.fail(later, "the run has stopped")
         if self.step not in self.checkpoints.steps() and not self.save():
             self.fail(self.watch.state(self.step), "the run has stopped")
-        return Outcome(self.step, verdict.why)
+        return Outcome(self.step, f"{verdict.why}; {what}" if rollback else verdict.why)
 
     def fail(self, verdict: Verdict, what: str) -> None:
+        self.record.write_curves()
         steps = self.checkpoints.steps()
         back = f"the last checkpoint is of step {steps[-1]}" if steps else "there is no checkpoint yet"
         hint = "go on with --train.on-nonfinite rollback, or " if verdict.action == "stop" and steps else ""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
 from jaxgen.config import TrainConfig
 
@@ -46,14 +47,21 @@ def interrupts() -> Iterator[list[int]]:
 
 
 class Watch:
-    """The stop and rollback rules of a run over its logged metrics.
-
-    `in_a_row`, how many log lines in a row each rule has found its metric out of bounds, is saved with the run.
-    """
+    """The stop and rollback rules of a run over its logged metrics."""
 
     def __init__(self, config: TrainConfig):
         self._config = config
-        self.in_a_row = [0] * len(config.rules)
+        self._in_a_row = [0] * len(config.rules)  # log lines in which each rule has found its metric out of bounds
+
+    def counts(self) -> list[list[Any]]:
+        """Each rule, and how many log lines in a row it has found its metric out of bounds; for JSON."""
+        return [[asdict(rule), num] for rule, num in zip(self._config.rules, self._in_a_row, strict=True)]
+
+    def restore(self, counts: Sequence[Sequence[Any]]) -> None:
+        """Goes on from saved `counts`; a rule that is not among them, since rules may change, starts at 0."""
+        self._in_a_row = [
+            next((num for saved, num in counts if saved == asdict(rule)), 0) for rule in self._config.rules
+        ]
 
     def rules(self, step: int, metrics: Mapping[str, float]) -> Verdict | None:
         """The verdict of the first rule that fires on the metrics of the log line at `step`."""
@@ -62,9 +70,9 @@ class Watch:
                 continue
             above = rule.above is not None and value > rule.above
             below = rule.below is not None and value < rule.below
-            self.in_a_row[i] = self.in_a_row[i] + 1 if above or below else 0
-            if self.in_a_row[i] >= rule.patience:
-                self.in_a_row[i] = 0
+            self._in_a_row[i] = self._in_a_row[i] + 1 if above or below else 0
+            if self._in_a_row[i] >= rule.patience:
+                self._in_a_row[i] = 0
                 bound = f"above {rule.above:g}" if above else f"below {rule.below:g}"
                 lines = f" for {rule.patience} log lines in a row" if rule.patience > 1 else ""
                 return Verdict(rule.action, step, f"{rule.metric} = {value:g} is {bound}{lines}")

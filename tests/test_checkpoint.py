@@ -127,6 +127,20 @@ def test_without_the_metric_there_is_no_best(tmp_path):
         assert checkpoints.steps() == [1, 2] and checkpoints.best_step() is None
 
 
+@pytest.mark.parametrize(("mode", "best"), [("min", 4), ("max", 5)])
+def test_checkpoints_with_another_metric_are_never_the_best(tmp_path, mode, best):
+    """Not even next to values as bad as they get."""
+    with opened(tmp_path, keep_last=1) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, small(step), {}, {"eval/loss": float(step)})
+    with opened(tmp_path, keep_last=1, best_metric="eval/fd", best_mode=mode) as checkpoints:
+        assert checkpoints.steps() == [1, 3] and checkpoints.best_step() is None
+        for step, value in [(4, -1e30), (5, 1e30), (6, 0.0)]:
+            checkpoints.save(step, small(step), {}, {"eval/fd": value})
+        checkpoints.wait()
+        assert checkpoints.best_step() == best and checkpoints.steps() == [best, 6]
+
+
 def test_a_state_that_is_not_finite_is_refused_and_nothing_written(tmp_path):
     with opened(tmp_path) as checkpoints:
         for bad in (jnp.nan, jnp.inf, -jnp.inf):

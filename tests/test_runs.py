@@ -67,6 +67,14 @@ def test_files_of_no_known_run_are_not_touched(tmp_path, there):
         runs.check_identity(tmp_path, document())
 
 
+def test_a_save_cut_short_is_no_checkpoint(tmp_path):
+    assert not runs.has_checkpoints(tmp_path)
+    (tmp_path / "checkpoints" / "4.orbax-checkpoint-tmp").mkdir(parents=True)
+    assert not runs.has_checkpoints(tmp_path)
+    (tmp_path / "checkpoints" / "4").mkdir()
+    assert runs.has_checkpoints(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

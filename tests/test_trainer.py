@@ -5,21 +5,24 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 import harness
 import toy_methods
-from jaxgen import catalog, trainer
+from jaxgen import catalog, runs, trainer
 from jaxgen.checkpoint import Checkpoints
 from jaxgen.config import Rule
 from jaxgen.data import batch_at
@@ -39,14 +42,22 @@ def train_method(method, experiment, workdir, **changes):
     return trainer.train(experiment, method, data, workdir, harness.document(experiment), jax.devices()[:1])
 
 
-def counter(metrics, grow=lambda count: count + 1):
-    """A method whose state counts its steps, and whose metrics are a function of the count and the key."""
+def counter(metrics, grow=lambda count: count + 1, evaluate=None):
+    """A method whose state counts its steps, and whose metrics are a function of the count and the key.
+
+    `evaluate`, a function of the count, is its evaluated loss.
+    """
 
     def step(state, batch, key):
         count = grow(state["count"])
         return {"count": count}, metrics(count, key)
 
-    return Method(lambda key, batch, warm=None: {"count": jnp.zeros(())}, step, reads=("x",))
+    def evaluate_count(state, batch, key):
+        ones = jnp.ones(len(batch["x"]))
+        return {"loss": (evaluate(state["count"]) * ones, ones)}
+
+    init = lambda key, batch, warm=None: {"count": jnp.zeros(())}
+    return Method(init, step, evaluate=evaluate_count if evaluate else None, reads=("x",))
 
 
 QUIET = {"sample_every": 0, "eval_every": 0, "log_every": 1}
@@ -113,12 +124,45 @@ def test_the_same_data_with_other_examples_is_another_run(tmp_path, monkeypatch)
         harness.train(LM, tmp_path, steps=8)
 
 
+def steps_and_best(workdir, metric="eval/loss"):
+    """The steps of a run's checkpoints, and the best of them."""
+    checkpoints = Checkpoints(workdir / "checkpoints", best_metric=metric)
+    found = checkpoints.steps(), checkpoints.best_step()
+    checkpoints.close()
+    return found
+
+
 def test_best_may_be_a_training_metric(tmp_path):
     method = counter(lambda count, key: {"loss": jnp.abs(count - 4.0)})
     train_method(method, KMEANS, tmp_path, steps=9, save_every=1, best_metric="loss", **QUIET)
-    checkpoints = Checkpoints(tmp_path / "checkpoints", best_metric="loss")
-    assert checkpoints.steps() == [4, 8, 9] and checkpoints.best_step() == 4
-    checkpoints.close()
+    assert steps_and_best(tmp_path, "loss") == ([4, 8, 9], 4)
+
+
+def test_the_best_may_be_by_another_metric_when_the_run_goes_on(tmp_path):
+    """The checkpoints until then carry `eval/loss` alone: they make way for the ones that carry `loss`."""
+    method = counter(lambda count, key: {"loss": count}, evaluate=lambda count: count)
+    options = {**QUIET, "save_every": 1, "eval_every": 1, "keep_last": 1}
+    train_method(method, KMEANS, tmp_path, steps=3, **options)
+    assert steps_and_best(tmp_path) == ([1, 3], 1)
+    train_method(method, KMEANS, tmp_path, steps=6, best_metric="loss", **options)
+    assert steps_and_best(tmp_path, "loss") == ([4, 6], 4)
+
+
+def test_the_last_step_is_evaluated_and_may_be_the_best(tmp_path):
+    method = counter(lambda count, key: {"loss": count}, evaluate=lambda count: 10 - count)
+    train_method(method, KMEANS, tmp_path, steps=6, save_every=4, **{**QUIET, "eval_every": 4})
+    evaluated = [line for line in read_metrics(tmp_path / "metrics.jsonl") if "eval/loss" in line]
+    assert evaluated == [{"step": 4, "eval/loss": 6.0}, {"step": 6, "eval/loss": 4.0}]
+    assert steps_and_best(tmp_path) == ([4, 6], 6)
+
+
+def test_a_start_that_fails_leaves_the_directory_free(tmp_path):
+    def fail(count, key):
+        raise RuntimeError("not enough memory")
+
+    with pytest.raises(RuntimeError, match="not enough memory"):
+        train_method(counter(fail), KMEANS, tmp_path, steps=2, **QUIET)
+    assert train_method(counter(lambda c, k: {"loss": c}), KMEANS, tmp_path, steps=2, **QUIET) == (2, "done")
 
 
 def test_bad_input_fails_before_anything_is_written(tmp_path):
@@ -132,11 +176,24 @@ def test_bad_input_fails_before_anything_is_written(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_lora_starts_from_another_run_and_leaves_it_unchanged(tmp_path):
+def test_a_lora_starts_from_another_run_and_leaves_it_unchanged(tmp_path, monkeypatch):
+    restore, restored = trainer.restore_sources, []
+
+    def remembered(*args):
+        warm = restore(*args)
+        restored.extend(map(weakref.ref, jax.tree.leaves(warm)))
+        return warm
+
+    monkeypatch.setattr(trainer, "restore_sources", remembered)
+    monkeypatch.setattr(trainer.Progress, "update", lambda *_: freed.append(all(ref() is None for ref in restored)))
+    freed = []
     harness.train(LM, tmp_path / "base", steps=8)
     params = harness.saved_state(LM, tmp_path / "base")["params"]
     lora = dataclasses.replace(LORA, init_from={"base": f"{tmp_path / 'base'}:params"})
+    (tmp_path / "lora" / "checkpoints" / "4.orbax-checkpoint-tmp").mkdir(parents=True)  # as a first save cut short
+    runs.write_config(tmp_path / "lora", harness.document(lora))
     harness.train(lora, tmp_path / "lora", steps=4)
+    assert len(restored) == len(params) and all(freed), "the restored arrays stay beside the state"
     config = json.loads((tmp_path / "base" / "config.json").read_text())
     assert json.loads((tmp_path / "lora" / "init_from" / "base.json").read_text()) == config
     state = harness.saved_state(lora, tmp_path / "lora")
@@ -149,13 +206,24 @@ def test_a_lora_starts_from_another_run_and_leaves_it_unchanged(tmp_path):
         harness.train(wrong, tmp_path / "other")
     with pytest.raises(ValueError, match=r"starts from no 'bse' \(did you mean base\?\)"):
         harness.train(dataclasses.replace(LORA, init_from={"bse": f"{tmp_path / 'gone'}:params"}), tmp_path / "other")
-    with pytest.raises(ValueError, match=r"does not fit:\n  base/embed: \(8, 16\) from there, \(8, 4\) in this method"):
+    fit = r"does not fit:\n  base/embed: \(8, 16\) float32 from there, \(8, 4\) float32 in this method"
+    with pytest.raises(ValueError, match=fit):
         narrow = toy_methods.LoraConfig(base=toy_methods.LmConfig(width=4))
         harness.train(
             dataclasses.replace(lora, method=narrow, init_from={"base": f"{tmp_path / 'gone'}:params"}),
             tmp_path / "other",
         )
     assert not (tmp_path / "other").exists()
+
+
+def test_what_a_run_starts_from_has_the_dtypes_of_its_state(tmp_path):
+    train_method(counter(lambda c, k: {"loss": c}), KMEANS, tmp_path / "base", steps=1, **QUIET)
+    init = lambda key, batch, warm=None: {"count": warm["base"] if warm else jnp.zeros((), jnp.bfloat16)}
+    half = counter(lambda c, k: {"loss": c})._replace(init=init, starts_from=("base",))
+    experiment = dataclasses.replace(KMEANS, init_from={"base": f"{tmp_path / 'base'}:count"})
+    with pytest.raises(ValueError, match=r"count: \(\) float32 from there, \(\) bfloat16 in this method"):
+        train_method(half, experiment, tmp_path / "half", **QUIET)
+    assert not (tmp_path / "half").exists()
 
 
 @pytest.mark.parametrize("log_every", [1, 4])
@@ -168,6 +236,7 @@ def test_a_nan_stops_the_run_with_its_first_step_and_is_never_saved(tmp_path, lo
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     assert checkpoints.steps()[-1] == 6
     checkpoints.close()
+    assert (tmp_path / "curves.png").exists()
 
 
 def test_a_state_that_is_not_finite_is_never_saved_though_every_metric_is(tmp_path):
@@ -222,6 +291,37 @@ def test_rollbacks_end(tmp_path):
     assert sum("rollback/from_step" in line for line in read_metrics(tmp_path / "metrics.jsonl")) == 2
 
 
+def test_a_rule_rolls_back(tmp_path):
+    """Step 6 is out of bounds with the first attempt's noise alone."""
+    keys = keys_of(0)
+    first_noise = jax.random.uniform(jax.random.fold_in(jax.random.fold_in(keys.step, 0), 5))
+    metrics = lambda c, key: {"loss": jnp.where((c == 6) & (jax.random.uniform(key) == first_noise), 9.0, 1.0)}
+    rules = (Rule("loss", above=4.5, action="rollback"),)
+    outcome = train_method(counter(metrics), KMEANS, tmp_path, steps=9, save_every=4, rules=rules, **QUIET)
+    assert outcome == (9, "done")
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert [line for line in lines if "rollback/from_step" in line] == [
+        {"step": 4, "attempt": 1, "rollback/from_step": 6}
+    ]
+    assert [line["loss"] for line in lines if line["step"] == 6] == [9, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason", "rollbacks"),
+    [
+        ({"save_every": 2, "max_rollbacks": 2}, "loss = 5 is above 4.5; 2 rollbacks did not help", 2),
+        ({"save_every": 90}, "loss = 5 is above 4.5; there is no checkpoint to roll back to", 0),
+    ],
+)
+def test_a_rollback_rule_without_a_way_back_saves_and_says_why(tmp_path, options, reason, rollbacks):
+    """Its numbers are finite: worth saving, as those of a stop rule."""
+    rules = (Rule("loss", above=4.5, action="rollback"),)
+    method = counter(lambda c, k: {"loss": c})
+    outcome = train_method(method, KMEANS, tmp_path, steps=99, rules=rules, **options, **QUIET)
+    assert outcome.reason == reason and steps_and_best(tmp_path)[0][-1] == outcome.step < 9
+    assert sum("rollback/from_step" in line for line in read_metrics(tmp_path / "metrics.jsonl")) == rollbacks
+
+
 def test_a_stop_rule_saves_and_says_why(tmp_path):
     rules = (Rule("absent", above=0.0), Rule("loss", above=4.5, patience=3))
     outcome = train_method(counter(lambda c, k: {"loss": c}), KMEANS, tmp_path, steps=50, rules=rules, **QUIET)
@@ -241,24 +341,28 @@ def test_a_nan_behind_a_rules_line_is_not_saved(tmp_path):
 
 
 def test_two_processes_cannot_train_in_one_directory(tmp_path):
-    blocked = threading.Event()
+    running, end = threading.Event(), threading.Event()
+
+    def wait(count):
+        running.set()
+        end.wait(60)
 
     def metrics(count, key):
-        jax.debug.callback(lambda c: blocked.wait(60) if c == 2 else None, count)
+        jax.debug.callback(wait, count)
         return {"loss": count}
 
     thread = threading.Thread(
         target=train_method, args=(counter(metrics), KMEANS, tmp_path), kwargs={"steps": 4, **QUIET}
     )
     thread.start()
-    while not (tmp_path / ".lock").exists():
-        time.sleep(0.01)
-    time.sleep(0.2)
     try:
+        deadline = time.monotonic() + 60
+        while not running.wait(0.05):
+            assert thread.is_alive() and time.monotonic() < deadline, "the first run did not start"
         with pytest.raises(ValueError, match="another process is training in"):
             train_method(counter(lambda c, k: {"loss": c}), KMEANS, tmp_path, steps=4, **QUIET)
     finally:
-        blocked.set()
+        end.set()
         thread.join()
 
 
@@ -327,6 +431,46 @@ def test_a_signal_at_a_milestone_is_obeyed_after_the_next_step(tmp_path, monkeyp
     assert a == b
 
 
+def test_a_signal_at_an_evaluation_leaves_the_same_best(tmp_path, monkeypatch):
+    """The checkpoint of step 4, the best, is saved by the signal's hand and carries its metric all the same."""
+    method = counter(lambda count, key: {"loss": count}, evaluate=lambda count: jnp.abs(count - 5))
+    options = {**QUIET, "steps": 16, "save_every": 4, "eval_every": 4}
+    advance = trainer._Loop.advance
+
+    def interrupted(self, batch):
+        if self.step == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return advance(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer._Loop, "advance", interrupted)
+        assert train_method(method, KMEANS, tmp_path / "run", **options) == (4, "interrupted")
+    train_method(method, KMEANS, tmp_path / "run", **options)
+    train_method(method, KMEANS, tmp_path / "straight", **options)
+    assert steps_and_best(tmp_path / "run") == steps_and_best(tmp_path / "straight") == ([4, 12, 16], 4)
+    run, straight = ((tmp_path / name / "metrics.jsonl").read_bytes() for name in ("run", "straight"))
+    assert run == straight
+
+
+def test_a_signal_does_not_kill_the_last_save(tmp_path, monkeypatch):
+    """It comes while the host waits for the disk, in whose place Orbax's wait stands here."""
+    wait, met, sent = ocp.CheckpointManager.wait_until_finished, [], []
+
+    def interrupted(manager):
+        if manager.all_steps() and not sent:
+            sent.append(1)
+            signal.raise_signal(signal.SIGTERM)
+        wait(manager)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "wait_until_finished", interrupted)
+    old = signal.signal(signal.SIGTERM, lambda *_: met.append(1))  # what would end the process
+    try:
+        assert harness.train(KMEANS, tmp_path, steps=2, eval_every=0, sample_every=0) == (2, "done")
+    finally:
+        signal.signal(signal.SIGTERM, old)
+    assert sent and not met
+
+
 def test_kill_9_loses_nothing_that_was_saved(tmp_path):
     workdir = tmp_path / "run"
     harness.train(KMEANS, workdir, steps=4)
@@ -381,6 +525,30 @@ def test_a_rules_patience_survives_a_restart(tmp_path):
     """Two lines out of bounds before the stop, one after it: the third in a row fires."""
     rules = (Rule("loss", above=2.5, patience=3),)
     method = counter(lambda count, key: {"loss": count})
-    assert train_method(method, KMEANS, tmp_path, steps=4, rules=rules, **QUIET) == (4, "done")
-    outcome = train_method(method, KMEANS, tmp_path, steps=50, rules=rules, **QUIET)
+    assert train_method(method, KMEANS, tmp_path / "a", steps=4, rules=rules, **QUIET) == (4, "done")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    outcome = train_method(method, KMEANS, tmp_path / "a", steps=50, rules=rules, **QUIET)
     assert outcome.reason == "loss = 5 is above 2.5 for 3 log lines in a row"
+    other = (Rule("loss", above=1.5, patience=3),)  # has not seen a line yet
+    outcome = train_method(method, KMEANS, tmp_path / "b", steps=50, rules=other, **QUIET)
+    assert outcome.reason == "loss = 7 is above 1.5 for 3 log lines in a row"
+
+
+def test_an_end_between_the_intervals_leaves_no_trace(tmp_path):
+    """Step 5 is logged and evaluated as the last one of the first half: the whole run's record does not have it."""
+    harness.train(KMEANS, tmp_path / "halves", steps=5, sample_every=0)
+    halves, straight = (tmp_path / name / "metrics.jsonl" for name in ("halves", "straight"))
+    assert [line["step"] for line in read_metrics(halves)] == [2, 4, 4, 5, 5]
+    harness.train(KMEANS, tmp_path / "halves", steps=9, sample_every=0)
+    harness.train(KMEANS, tmp_path / "straight", steps=9, sample_every=0)
+    assert halves.read_bytes() == straight.read_bytes()
+    assert [line["step"] for line in read_metrics(halves)] == [2, 4, 4, 6, 8, 8, 9, 9]
+
+
+def test_an_end_between_the_intervals_does_not_count_for_a_rule(tmp_path):
+    """Of the lines at 4, 5 (the last step's) and 6, two are a log interval apart."""
+    options = {**QUIET, "log_every": 2, "rules": (Rule("loss", above=3.5, patience=2),)}
+    method = counter(lambda count, key: {"loss": count})
+    assert train_method(method, KMEANS, tmp_path, steps=5, **options) == (5, "done")
+    outcome = train_method(method, KMEANS, tmp_path, steps=50, **options)
+    assert outcome.reason == "loss = 6 is above 3.5 for 2 log lines in a row"

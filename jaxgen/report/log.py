@@ -8,7 +8,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +37,23 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def trim(path: str | os.PathLike[str], step: float, attempt: int = 0) -> None:
+def trim(path: str | os.PathLike[str], step: float, attempt: int = 0, extra: Iterable[str] = ()) -> None:
     """Makes the log of a run ready to go on from `step`; atomically, and only where something changes.
 
-    Drops a torn last line, and the lines past `step` of this attempt (or of later ones), which are computed again. What
-    an earlier attempt wrote past `step` stays: it is the record of why the run rolled back.
+    Drops a torn last line, and the lines past `step` of this attempt (or of later ones), which are computed again; also
+    those of `step` itself that hold a metric named in `extra`, logged there only because it was to be the last step.
+    What an earlier attempt wrote stays: it is the record of why the run rolled back.
     """
     path = Path(path)
     if not path.exists():
         return
-    rows = [row for row in read_metrics(path) if row["step"] <= step or row.get("attempt", 0) < attempt]
+    extra = set(extra)
+
+    def stays(row: Mapping[str, Any]) -> bool:
+        known = row["step"] < step or (row["step"] == step and extra.isdisjoint(row))
+        return known or row.get("attempt", 0) < attempt
+
+    rows = list(filter(stays, read_metrics(path)))
     new = b"".join(map(_line, rows))
     if new != path.read_bytes():
         with replacing(path) as file:
@@ -70,12 +77,15 @@ class MetricsLog:
       step: the step that a resumed run stands at: what was logged past it is dropped (see `trim`), and hidden in
         TensorBoard. None keeps every line that is whole.
       attempt: the attempt that the run goes on with.
+      extra: the metrics that `step` has only because it was to be the last, see `trim`.
     """
 
-    def __init__(self, workdir: str | os.PathLike[str], step: int | None = None, attempt: int = 0):
+    def __init__(
+        self, workdir: str | os.PathLike[str], step: int | None = None, attempt: int = 0, extra: Iterable[str] = ()
+    ):
         self.path = Path(workdir) / "metrics.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        trim(self.path, math.inf if step is None else step, attempt)
+        trim(self.path, math.inf if step is None else step, attempt, extra)
         self._file = open(self.path, "ab", buffering=0)
         self._purge_step = None if step is None else step + 1
         self._writer: Any = None

@@ -93,6 +93,20 @@ def test_trim_drops_what_is_computed_again(tmp_path):
     assert not (tmp_path / "absent.jsonl").exists()
 
 
+def test_trim_drops_the_extra_lines_of_a_last_step(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with MetricsLog(tmp_path) as log:
+        log.write(1, {"loss": 1.0})
+        log.write(2, {"loss": math.nan})
+        log.write(2, {"loss": 0.5, "norm": 1.0}, attempt=1)
+        log.write(2, {"eval/loss": 0.6}, attempt=1)
+    rows = read_metrics(path)
+    trim(path, 2, attempt=1, extra=["loss", "norm"])
+    np.testing.assert_equal(read_metrics(path), [*rows[:2], rows[3]])
+    trim(path, 3, attempt=1, extra=["eval/loss"])  # names those of step 3
+    np.testing.assert_equal(read_metrics(path), [*rows[:2], rows[3]])
+
+
 def test_tensorboard_events(tmp_path):
     picture = np.zeros((4, 6, 3), np.uint8)
     with MetricsLog(tmp_path) as log:

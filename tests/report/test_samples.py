@@ -21,7 +21,7 @@ def test_npz_keeps_every_array(tmp_path):
     samples = {"image": jnp.asarray(IMAGES), "label": np.arange(5), "text": ["a", "bc", "d", "e", "f"]}
     write_samples(tmp_path / "s.npz", {**samples, "latent": jnp.array([1.5, -2.0], jnp.bfloat16)})
     with np.load(tmp_path / "s.npz") as file:
-        assert file["image"].dtype == np.uint8
+        assert set(file.files) == {*samples, "latent"} and file["image"].dtype == np.uint8
         for name, value in samples.items():
             np.testing.assert_array_equal(file[name], np.asarray(value))
         np.testing.assert_array_equal(file["latent"], np.array([1.5, -2.0], np.float32))
