@@ -14,8 +14,8 @@ from jaxgen.optimizer import AdamWConfig
 config = Experiment(
     method=ddpm.Config(
         net=UNetConfig(width=48, multipliers=(1, 2), attention_resolutions=(8,)),
-        optimizer=AdamWConfig(learning_rate=3e-3, warmup_steps=50, decay_steps=500),
+        optimizer=AdamWConfig(learning_rate=3e-3, warmup_steps=50, decay_steps=5000),
     ),
     data=Images("faces"),
-    train=TrainConfig(steps=500, batch_size=64, log_every=25, sample_every=250, eval_every=500, save_every=250),
+    train=TrainConfig(steps=5000, batch_size=64, log_every=50, sample_every=1000, eval_every=1000, save_every=1000),
 )

@@ -27,7 +27,7 @@ from jaxgen.watch import NonFiniteError
 
 def this_program(command: str) -> list[str]:
     """How the user, who has just called one command, calls another one."""
-    if Path(sys.argv[0]).suffix == ".py":
+    if Path(sys.argv[0]).name in ("train.py", "sample.py"):
         return ["python", str(Path(sys.argv[0]).with_name(f"{command}.py"))]
     return ["jaxgen", command]
 

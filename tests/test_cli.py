@@ -7,11 +7,13 @@ import json
 import os
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import toy_methods
 from jaxgen import cli, trained
@@ -78,10 +80,23 @@ def test_sample_writes_what_the_suffix_says(run, capsys):
         assert (arrays["x"] != a).any()
 
 
-def test_evaluate_prints_json(run, capsys):
-    assert call(cli.evaluate, run / "runs" / "kmeans_ring") == 0
-    report = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert report["step"] == 8 and report["split"] == "test" and 0 < report["loss"] < 1
+def report_of(workdir):
+    """The newest report of a run."""
+    newest = max((workdir / "evaluation").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    return json.loads(newest.read_text())
+
+
+def test_evaluate_prints_a_table_and_writes_json(run, capsys):
+    workdir = run / "runs" / "kmeans_ring"
+    assert call(cli.evaluate, workdir) == 0
+    assert "step 8, test split" in capsys.readouterr().out
+    report = report_of(workdir)
+    assert report["step"] == 8 and report["split"] == "test"
+    loss = report["metrics"]["loss"]  # a closed form: no noise to average away
+    assert 0 < loss["value"] < 1 and loss["standard_error"] == 0 and loss["repeats"] == 2
+    before = set((workdir / "evaluation").iterdir())
+    assert call(cli.evaluate, workdir, "--split", "validation") == 0
+    assert len(set((workdir / "evaluation").iterdir()) - before) == 1  # nothing is overwritten
 
 
 def test_sample_and_evaluate_on_a_mesh_of_their_own(run, capsys):
@@ -90,10 +105,12 @@ def test_sample_and_evaluate_on_a_mesh_of_their_own(run, capsys):
     assert call(cli.sample, workdir, "--num", 5, "--out", run / "q.npz", *mesh) == 0
     with np.load(run / "p.npz") as p, np.load(run / "q.npz") as q:
         np.testing.assert_array_equal(p["x"], q["x"])
+    assert call(cli.evaluate, workdir) == 0
+    a = report_of(workdir)["metrics"]
+    assert call(cli.evaluate, workdir, *mesh) == 0
+    b = report_of(workdir)["metrics"]
+    assert a.keys() == b.keys() and a["loss"]["value"] == pytest.approx(b["loss"]["value"], rel=1e-5)
     capsys.readouterr()
-    assert call(cli.evaluate, workdir) == call(cli.evaluate, workdir, *mesh) == 0
-    a, b = map(json.loads, capsys.readouterr().out.splitlines())
-    assert a.keys() == b.keys() and a["loss"] == pytest.approx(b["loss"], rel=1e-5)
     assert call(cli.evaluate, workdir, "--mesh.data", 3) == 2
     assert "mesh.data=3, mesh.fsdp=1, mesh.tensor=1 does not fit 8 device(s)" in capsys.readouterr().err
 
@@ -116,6 +133,9 @@ def test_mistakes_get_a_message_that_says_what_to_do(run, capsys, monkeypatch):
     assert "suffixes that fit: .png, .npz" in message(cli.sample, workdir, "--out", "x.txt")
     assert "--num must be 1 or more" in message(cli.sample, workdir, "--num", 0)
     assert "no split 'tset' (did you mean test?)" in message(cli.evaluate, workdir, "--split", "tset")
+    assert "directory comes before the options" in message(cli.sample, "--num", 5, workdir)
+    assert "it takes no --condition" in message(cli.sample, workdir, "--condition", "label=1")
+    assert "fills in no pictures" in message(cli.sample, workdir, "--known", "test:3")
     for option, value, hint in [
         ("--train.stpes", 5, "train.steps"),
         ("--method.num-cluster", 5, "method.num-clusters"),
@@ -189,14 +209,16 @@ def test_help(run, capsys):
 
 
 def test_help_of_a_run_shows_the_sampling_options_as_well(run, capsys, monkeypatch):
-    opened = cli.open_run(run / "runs" / "kmeans_ring")
+    opened = trained.open_run(run / "runs" / "kmeans_ring")
     config = dataclasses.replace(opened.config, method=ddpm.Config())
     monkeypatch.setattr(cli, "open_run", lambda workdir: opened._replace(config=config))
     with pytest.raises(SystemExit) as stop:
         call(cli.sample, "any", "--help")
     text = capsys.readouterr().out
     assert stop.value.code in (None, 0)
-    assert all(option in text for option in ("--num", "--out", "--seed", "--checkpoint", "--sampler", "--eta"))
+    assert all(
+        option in text for option in ("--num", "--out", "--seed", "--checkpoint", "--sampler", "--eta", "--guidance")
+    )
 
 
 def test_the_config_comes_before_the_options(run, capsys, monkeypatch):
@@ -213,8 +235,69 @@ def test_the_command_to_go_on_is_quoted_for_the_shell(run, capsys, monkeypatch):
     args = ["kmeans_ring.py", "--workdir", "runs/a b", "--train.best-metric", "x y", "--train.steps", "6"]
     assert call(cli.train, *args) == 0
     text = capsys.readouterr().out.strip()
-    assert text.startswith("runs/a b: interrupted; saved at step 3; to go on: python train.py kmeans_ring.py")
-    assert shlex.split(text.partition("to go on: ")[2]) == ["python", "train.py", *args]
+    assert text.startswith("runs/a b: interrupted; saved at step 3; to go on: jaxgen train kmeans_ring.py")
+    assert shlex.split(text.partition("to go on: ")[2]) == ["jaxgen", "train", *args]
+    monkeypatch.setattr(sys, "argv", ["train.py", *args])
+    assert call(cli.train, *args) == 0
+    assert "to go on: python train.py kmeans_ring.py" in capsys.readouterr().out
+
+
+IMAGES = """
+from jaxgen.config import Experiment, TrainConfig
+from jaxgen.data import Images
+from jaxgen.diffusion import ddpm
+from jaxgen.diffusion.drawing import SampleConfig
+from jaxgen.nets.unet import UNetConfig
+
+net = UNetConfig(width=8, multipliers=(1,), attention_resolutions=(), num_groups=4)
+config = Experiment(
+    ddpm.Config(net=net, condition=("label",), sample=SampleConfig(steps=2)),
+    Images("digits"),
+    TrainConfig(steps=1, batch_size=8, sample_every=0, eval_every=0),
+)
+"""
+FEATURES = """
+def quarters(images):
+    return images.reshape(len(images), 2, 4, 2, 4).mean((2, 4)).reshape(len(images), 4)
+"""
+
+
+def test_a_model_of_images_is_asked_filled_in_shown_on_its_way_and_measured(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("images.py").write_text(IMAGES)
+    Path("features.py").write_text(FEATURES)
+    assert call(cli.train, "images.py") == 0
+    asked = ["--condition", "label=3", "--condition", "label=5"]
+    known = ["--known", "test:7", "--mask", "left"]
+    assert call(cli.sample, "runs/images", "--num", 4, "--out", "a.npz", "--guidance", 2, *asked, *known) == 0
+    with np.load("a.npz") as arrays:
+        image = arrays["image"]
+    test = Images("digits").load().read("test", np.array([7]), ("image",))["image"][0]
+    assert image.shape == (4, 8, 8, 1) and (image[:, :, 4:] == test[:, 4:]).all()
+    assert call(cli.sample, "runs/images", "--num", 3, "--frames", 3, "--out", "way.gif") == 0
+    with Image.open("way.gif") as animation:
+        assert animation.n_frames == 3
+    assert call(cli.sample, "runs/images", "--num", 3, "--interpolate", 4, "--out", "rows.npz") == 0
+    with np.load("rows.npz") as arrays:
+        assert arrays["frames"].shape == (3, 4, 8, 8, 1)
+    assert call(cli.evaluate, "runs/images", "--num", 20, "--features", "features.py:quarters") == 0
+    text, report = capsys.readouterr().out, report_of(Path("runs/images"))
+    assert "real images (floor)" in text and "pixel Gaussian (baseline)" in text
+    assert report["metrics"]["bits_per_dim/bound"]["standard_error"] <= 0.01
+    names = {"fd/n=20", "kd/n=20", "precision/n=20", "recall/n=20", "sharpness/n=20", "train_distance/n=20"}
+    for kind in ("samples", "floor", "gaussian"):
+        assert names <= report[kind].keys()
+    # A model of one step draws noise: far from the data, which the floor is near.
+    assert report["samples"]["fd/n=20"] > 3 * report["floor"]["fd/n=20"]
+    assert report["samples"]["train_distance/n=20"] > 1.5 > report["floor"]["train_distance/n=20"] > 0.5
+    assert {p.name for p in Path("runs/images/evaluation").iterdir()} == {
+        "000001.json",
+        "000001-samples.png",
+        "000001-nearest.png",
+    }
+    capsys.readouterr()
+    assert call(cli.evaluate, "runs/images", "--features", "features.py:halves") == 2
+    assert "no function 'halves'; there are: quarters" in capsys.readouterr().err
 
 
 README = (Path(__file__).parents[1] / "README.md").read_text()

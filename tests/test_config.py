@@ -159,8 +159,8 @@ BASE = Experiment(ddpm.Config(), Toy("ring"))
 
 def test_overrides_reach_every_level_and_leave_the_rest():
     args = (
-        "--train.steps 7 --train.best-mode max --train.no-skip-data --data.name moons --method.optimizer.warmup-steps 5 "
-        "--method.optimizer.decay-steps 90 --method.net.multipliers 1 2 4 --method.sample.steps 5 --mesh.fsdp 2"
+        "--train.steps 7 --train.best-mode max --train.no-skip-data --data.name moons --method.net.multipliers 1 2 4 "
+        "--method.optimizer.warmup-steps 5 --method.optimizer.decay-steps 90 --method.sample.steps 5 --mesh.fsdp 2"
     )
     assert override(BASE, args.split(), "train") == Experiment(
         replace(

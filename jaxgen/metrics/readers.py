@@ -1,6 +1,6 @@
 """The networks that read images for the measures, as they ship: features of each bundled set, and a judge of `faces`.
 
-Each is a run of `configs/features_*.py` or `configs/judge_faces.py`, written by `save` (`make readers` trains and
+Each is a run of `configs/classifier_*.py`, written by `save` (`make readers` trains and
 writes all of them). A file holds the averaged weights, and its header what rebuilds the network and how well it
 reads.
 """
@@ -18,19 +18,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.checksum import by_path
 from jaxgen.config import closest, from_json, to_json
 from jaxgen.metrics import classifier
 from jaxgen.numerics import to_unit
 from jaxgen.report.atomic import replacing
 
 FEATURES = {
-    "faces": "features_faces",
-    "fashion": "features_fashion",
-    "emoji": "features_emoji",
-    "emoji_drawings": "features_emoji",
+    "faces": "classifier_faces",
+    "fashion": "classifier_fashion",
+    "emoji": "classifier_emoji",
+    "emoji_drawings": "classifier_emoji",
 }
 """Bundled set → the network whose features measure samples of it."""
-JUDGES = FEATURES | {"faces": "judge_faces"}
+JUDGES = FEATURES | {"faces": "classifier_faces_judge"}
 """Bundled set → the network that reads labels of samples; that of `faces` has no part in the distances."""
 CHUNK = 500  # images a call of the network
 
@@ -77,7 +78,8 @@ def save(
         "levels": levels,
         "accuracy": dict(accuracy),
     }
-    flat = {"/".join(key.key for key in path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(params)}
+    # Half precision halves the files, and changes hardly a reading.
+    flat = {path: np.asarray(x, np.float16) for path, x in by_path(params).items()}
     path = path or _path(name)
     with replacing(path) as file:
         file.write(to_bytes(flat, {"reader": json.dumps(header)}))
@@ -103,7 +105,7 @@ def load(name: str, path: Path | None = None) -> Reader:
             place = params
             for parent in parents:
                 place = place.setdefault(parent, {})
-            place[leaf] = file.get_tensor(key)
+            place[leaf] = file.get_tensor(key).astype(np.float32)
     config, sizes = from_json(classifier.Config, header["config"]), tuple(header["sizes"])
     net = classifier.Classifier(config, sizes)
 

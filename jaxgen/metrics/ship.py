@@ -1,4 +1,4 @@
-"""Writes trained classifiers where readers ship: `python -m jaxgen.metrics.ship runs/features_faces …`.
+"""Writes trained classifiers where readers ship: `python -m jaxgen.metrics.ship runs/classifier_faces …`.
 
 The name of the run's directory becomes the reader's; its accuracy on the test split goes into the file's header.
 """

@@ -1,6 +1,6 @@
 """The network whose features measure samples of `faces`; it reads every attribute of a portrait.
 
-Run: python train.py configs/features_faces.py --workdir runs/features_faces
+Run: python train.py configs/classifier_faces.py --workdir runs/classifier_faces
 """
 
 from jaxgen.config import Experiment, TrainConfig

@@ -1,6 +1,6 @@
 """The network whose features measure samples of `emoji`; it reads the category and whose drawing it is.
 
-Run: python train.py configs/features_emoji.py --workdir runs/features_emoji
+Run: python train.py configs/classifier_emoji.py --workdir runs/classifier_emoji
 """
 
 from jaxgen.config import Experiment, TrainConfig

@@ -1,6 +1,6 @@
 """The judge of `faces`: reads smiling, hair, glasses, hat and the rest; another network than the one that measures.
 
-Run: python train.py configs/judge_faces.py --workdir runs/judge_faces
+Run: python train.py configs/classifier_faces_judge.py --workdir runs/classifier_faces_judge
 """
 
 from jaxgen.config import Experiment, TrainConfig
@@ -11,8 +11,8 @@ from jaxgen.optimizer import AdamWConfig
 config = Experiment(
     method=classifier.Config(
         target="attribute",
-        widths=(48, 96),
-        num_blocks=2,
+        widths=(48, 96, 64),
+        num_features=96,
         dropout=0.2,
         noise=0.05,
         shift=0,  # a pixel decides whether a mouth smiles

@@ -1,6 +1,6 @@
 """The network whose features measure samples of `fashion`; it reads the kind of garment.
 
-Run: python train.py configs/features_fashion.py --workdir runs/features_fashion
+Run: python train.py configs/classifier_fashion.py --workdir runs/classifier_fashion
 """
 
 from jaxgen.config import Experiment, TrainConfig

@@ -1,0 +1,24 @@
+"""Diffusion from words to the bundled 32×32 emoji: captions and tags, and the category.
+
+Run: python train.py configs/ddpm_emoji.py --workdir runs/ddpm_emoji
+Then: python sample.py runs/ddpm_emoji --prompt "red apple fruit" --prompt "flag japan" --num 16 --out emoji.png
+"""
+
+from jaxgen.config import Experiment, TrainConfig
+from jaxgen.data import Images
+from jaxgen.diffusion import ddpm
+from jaxgen.diffusion.drawing import SampleConfig
+from jaxgen.nets.unet import UNetConfig
+from jaxgen.optimizer import AdamWConfig
+
+config = Experiment(
+    method=ddpm.Config(
+        condition=("tokens", "label"),
+        condition_dropout=0.15,
+        net=UNetConfig(width=32, multipliers=(1, 2, 3), attention_resolutions=(8,)),
+        optimizer=AdamWConfig(learning_rate=2e-3, warmup_steps=100, decay_steps=5000),
+        sample=SampleConfig(guidance=3.0),
+    ),
+    data=Images("emoji"),
+    train=TrainConfig(steps=5000, batch_size=32, log_every=50, sample_every=1000, eval_every=1000, save_every=1000),
+)

@@ -1,0 +1,23 @@
+"""Diffusion on the bundled 16×16 faces that can be asked for: smiling, long hair, glasses, a hat, colours.
+
+Run: python train.py configs/ddpm_faces_conditional.py --workdir runs/ddpm_faces_conditional
+Then: python sample.py runs/ddpm_faces_conditional --condition smiling=1,glasses=1 --out asked.png
+"""
+
+from jaxgen.config import Experiment, TrainConfig
+from jaxgen.data import Images
+from jaxgen.diffusion import ddpm
+from jaxgen.diffusion.drawing import SampleConfig
+from jaxgen.nets.unet import UNetConfig
+from jaxgen.optimizer import AdamWConfig
+
+config = Experiment(
+    method=ddpm.Config(
+        condition=("attribute",),
+        net=UNetConfig(width=48, multipliers=(1, 2), attention_resolutions=(8,)),
+        optimizer=AdamWConfig(learning_rate=2e-3, warmup_steps=100, decay_steps=4000),
+        sample=SampleConfig(guidance=2.0),
+    ),
+    data=Images("faces"),
+    train=TrainConfig(steps=4000, batch_size=64, log_every=50, sample_every=1000, eval_every=1000, save_every=1000),
+)
