@@ -52,9 +52,10 @@ def inpaint(predict: Predict, schedule: Schedule, known: jax.Array, mask: jax.Ar
     """`predict` that knows part of the image: x_0 is `known` there, and eps made consistent with it.
 
     With this guess the mean of an `ancestral` step is that of q(x_s | x_t, x_0 = known), so that with the posterior's
-    variance the known region's states are exact draws of the encoding of `known`, from the end backwards. RePaint
-    (Lugmayr et al. 2022, arXiv 2201.09865) draws them from q(x_s | x_0 = known) at each step anew: the same
-    distribution at each time, but noise that jumps about where ours is one path. Every sampler ends on `known` exactly.
+    variance the known region's states are one exact draw of the encoding of `known`, walked backwards (but for x_T,
+    which is pure noise and lacks √ᾱ_T of it). RePaint (Lugmayr et al. 2022, arXiv 2201.09865) draws each state anew
+    from q(x_s | x_0 = known): the same distribution at each time, but noise that jumps from step to step. Every sampler
+    ends on `known` exactly.
 
     Either way the rest is drawn given the *noisy* known region of its step alone, and sees too late what it has to fit
     to. Of two pixels N(0, 1) with correlation 0.9, one known to be 1.5, a perfect denoiser's other has mean 0.94 and
