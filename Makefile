@@ -1,14 +1,18 @@
-# make demo | test | test-all | lint | format | clean        PYTHON=python3.12 make … picks another Python (3.11 or newer)
+# make demo | test | test-all | lint | format | readers | clean        PYTHON=python3.12 make … picks another Python (3.11 or newer)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGING := pyproject.toml requirements.txt constraints.txt jaxgen/__init__.py
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all lint format clean constraints
+.PHONY: demo test test-all lint format readers clean constraints
+
+# A tenth of the experiment's steps, at a higher rate.
+SHORT := --train.steps 500 --train.log-every 25 --train.sample-every 250 --train.save-every 250 --train.eval-every 500 \
+  --method.optimizer.decay-steps 500
 
 demo: $(VENV)/installed
-	$(BIN)/python train.py configs/ddpm_faces.py --workdir runs/demo
+	$(BIN)/python train.py configs/ddpm_faces.py --workdir runs/demo $(SHORT)
 	$(BIN)/python sample.py runs/demo --num 64 --out runs/demo/samples.png
 	@echo "64 new faces: runs/demo/samples.png; loss curves and samples on the way: runs/demo"
 
@@ -27,6 +31,12 @@ lint: $(VENV)/installed-dev
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Trains the networks that measure samples, and writes them where they ship.
+READERS := classifier_faces classifier_faces_judge classifier_fashion classifier_emoji
+readers: $(VENV)/installed
+	for name in $(READERS); do $(BIN)/python train.py configs/$$name.py --workdir runs/readers/$$name || exit 1; done
+	$(BIN)/python -m jaxgen.metrics.ship $(READERS:%=runs/readers/%)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

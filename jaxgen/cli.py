@@ -16,7 +16,7 @@ import numpy as np
 from jaxgen import catalog, trainer
 from jaxgen.config import MeshConfig, experiment_to_json, load_config, override
 from jaxgen.data import SOURCES, condition, fill
-from jaxgen.metrics import evaluation
+from jaxgen.metrics import evaluation, reporting
 from jaxgen.program import make_sample
 from jaxgen.report.progress import Progress
 from jaxgen.report.samples import check_suffix, default_suffix, write_samples
@@ -109,17 +109,9 @@ def sample(args: Sequence[str]) -> int:
     if known.num < 1:
         raise ValueError(f"--num must be 1 or more, not {known.num}")
     run = open_run(known.run)
-    config = run.config.method
-    if hasattr(config, "sample"):
-        import tyro  # 0.3 s, needed by the entry points alone
-
-        run = run.with_sampling(
-            tyro.cli(type(config.sample), default=config.sample, args=rest, prog=f"sample {known.run}")
-        )
-    elif asked:
+    if asked and not hasattr(run.config.method, "sample"):
         return 0
-    elif rest:
-        raise ValueError(f"unknown option {rest[0]}: this method has no sampling options")
+    run = with_options(run, rest, f"sample {known.run}")
     if run.method.sample is None:
         raise ValueError(f"the method of {known.run} does not sample")
     cond = condition_of(run, known.condition, known.known, known.mask, known.num)
@@ -137,6 +129,22 @@ def sample(args: Sequence[str]) -> int:
     write_samples(out, samples)
     print(f"{out}: {known.num} samples of {known.run} at step {found.step}")
     return 0
+
+
+def with_options(run: Run, args: Sequence[str], prog: str) -> Run:
+    """The run with sampling options of its method as they were typed; an unknown one ends the program.
+
+    Raises:
+      ValueError: the method has no sampling options, or refuses their values.
+    """
+    if not hasattr(run.config.method, "sample"):
+        if args:
+            raise ValueError(f"unknown option {args[0]}: this method has no sampling options")
+        return run
+    import tyro  # 0.3 s, needed by the entry points alone
+
+    options = run.config.method.sample
+    return run.with_sampling(tyro.cli(type(options), default=options, args=list(args), prog=prog))
 
 
 def condition_of(run: Run, texts: Sequence[str], known: str | None, mask: str, num: int) -> dict[str, np.ndarray]:
@@ -174,16 +182,16 @@ def evaluate(args: Sequence[str]) -> int:
     parser.add_argument(
         "--features", help="FILE.py:FUNCTION, images uint8 [N,H,W,C] → features [N,D] (default: the network that ships)"
     )
+    parser.add_argument(
+        "--against",
+        metavar="OPTIONS",
+        help='other sampling options to compare with, "--sampler ancestral --steps 1000"',
+    )
     add_mesh_options(parser)
     known, rest = parser.parse_known_args(args)
     run = open_run(known.run)
-    if hasattr(run.config.method, "sample"):
-        import tyro  # 0.3 s, needed by the entry points alone
-
-        options = run.config.method.sample
-        run = run.with_sampling(tyro.cli(type(options), default=options, args=rest, prog=f"evaluate {known.run}"))
-    elif rest:
-        raise ValueError(f"unknown option {rest[0]}: this method has no sampling options")
+    against = with_options(run, shlex.split(known.against), "evaluate --against") if known.against else None
+    run = with_options(run, rest, f"evaluate {known.run}")
     if run.method.evaluate is None and run.method.sample is None:
         raise ValueError(f"the method of {known.run} has no metrics to evaluate")
     batch_size = run.config.train.batch_size
@@ -196,10 +204,18 @@ def evaluate(args: Sequence[str]) -> int:
     with jax.set_mesh(mesh):
         found = restore(run, layout(run, mesh), known.checkpoint)
         report = evaluation.evaluate(
-            run, data, mesh, found, known.split, num=known.num, seed=known.seed, features=known.features
+            run,
+            data,
+            mesh,
+            found,
+            known.split,
+            num=known.num,
+            seed=known.seed,
+            features=known.features,
+            against=against,
         )
-    evaluation.show(report)
-    print(f"{evaluation.write(report, run.workdir)}: the same figures as JSON")
+    reporting.show(report)
+    print(f"{reporting.write(report, run.workdir)}: the same figures as JSON")
     return 0
 
 

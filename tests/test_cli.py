@@ -20,6 +20,7 @@ from jaxgen import cli, trained
 from jaxgen.config import MeshConfig
 from jaxgen.data import Images
 from jaxgen.diffusion import ddpm
+from jaxgen.method import Method
 from jaxgen.report.log import read_metrics
 from jaxgen.sharding import make_mesh
 
@@ -246,6 +247,7 @@ IMAGES = """
 from jaxgen.config import Experiment, TrainConfig
 from jaxgen.data import Images
 from jaxgen.diffusion import ddpm
+from jaxgen.method import Method
 from jaxgen.diffusion.drawing import SampleConfig
 from jaxgen.nets.unet import UNetConfig
 
@@ -264,6 +266,7 @@ def quarters(images):
 
 def test_a_model_of_images_is_asked_filled_in_shown_on_its_way_and_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli.evaluation, "REPEATS", (3, 4))
     Path("images.py").write_text(IMAGES)
     Path("features.py").write_text(FEATURES)
     assert call(cli.train, "images.py") == 0
@@ -280,13 +283,19 @@ def test_a_model_of_images_is_asked_filled_in_shown_on_its_way_and_measured(tmp_
     assert call(cli.sample, "runs/images", "--num", 3, "--interpolate", 4, "--out", "rows.npz") == 0
     with np.load("rows.npz") as arrays:
         assert arrays["frames"].shape == (3, 4, 8, 8, 1)
-    assert call(cli.evaluate, "runs/images", "--num", 20, "--features", "features.py:quarters") == 0
+    other = ["--against", "--sampler ancestral --steps 3"]
+    assert call(cli.evaluate, "runs/images", "--num", 20, "--features", "features.py:quarters", *other) == 0
     text, report = capsys.readouterr().out, report_of(Path("runs/images"))
-    assert "real images (floor)" in text and "pixel Gaussian (baseline)" in text
-    assert report["metrics"]["bits_per_dim/bound"]["standard_error"] <= 0.01
+    assert "floor: real images" in text and "baseline: a Gaussian" in text
+    bound = report["metrics"]["bits_per_dim/bound"]
+    assert bound["repeats"] == 4 and 0 < bound["standard_error"] < 0.1 and 1 < bound["value"] < 20
     names = {"fd/n=20", "kd/n=20", "precision/n=20", "recall/n=20", "sharpness/n=20", "train_distance/n=20"}
     for kind in ("samples", "floor", "gaussian"):
         assert names <= report[kind].keys()
+    assert report["against"]["sampling"]["steps"] == 3
+    difference = report["against"]["fd_difference/n=20"]
+    gap = report["samples"]["fd/n=20"] - report["against"]["samples"]["fd/n=20"]
+    assert difference["low"] < difference["high"] and abs(difference["difference"]) == pytest.approx(abs(gap))
     # A model of one step draws noise: far from the data, which the floor is near.
     assert report["samples"]["fd/n=20"] > 3 * report["floor"]["fd/n=20"]
     assert report["samples"]["train_distance/n=20"] > 1.5 > report["floor"]["train_distance/n=20"] > 0.5
@@ -310,7 +319,7 @@ def test_the_commands_of_the_readme_are_understood(command, monkeypatch, capsys)
     seen = []
     monkeypatch.setattr(cli, "use_cores", lambda batch_size, mesh: None)
     monkeypatch.setattr(Images, "load", lambda self: toy_methods.EXPERIMENTS["toy_kmeans"].data.load())
-    monkeypatch.setattr(cli.catalog, "make", lambda config, spec: None)
+    monkeypatch.setattr(cli.catalog, "make", lambda config, spec: Method(None, None))
     monkeypatch.setattr(
         cli.trainer, "train", lambda config, *rest: seen.append(config) or cli.trainer.Outcome(1, "done")
     )

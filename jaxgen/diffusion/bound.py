@@ -20,6 +20,22 @@ from jaxgen.diffusion.schedules import Schedule, log_variances, posterior
 from jaxgen.numerics import discretized_gaussian, gaussian_kl, nats_to_bits
 
 
+def draw_times(schedule: Schedule, key: jax.Array, size: int, num: int) -> tuple[jax.Array, jax.Array]:
+    """Time steps t [num, size] in 2…T and weights w [num, size], so that the mean of w f(t) is that of f over 2…T.
+
+    The diffusion term is nearly even in log SNR, of which the first few of T steps hold most: half of the draws are
+    even in it, the other half in t, which bounds the weights by 2. Each example draws once in every `num`-th part of
+    that distribution, the examples spread evenly over the part and rotated together by one random number.
+    """
+    t = np.arange(2, schedule.num_timesteps + 1)
+    log_snr = 2 * np.log(schedule.signal[1:] / schedule.noise[1:])
+    share = 0.5 / len(t) + 0.5 * np.diff(log_snr) / (log_snr[-1] - log_snr[0])
+    place = (jnp.arange(size) / size + jax.random.uniform(key)) % 1.0
+    parts = (jnp.arange(num)[:, None] + place[None, :]) / num
+    index = jnp.searchsorted(jnp.asarray(np.cumsum(share)[:-1], jnp.float32), parts, side="right")
+    return index + 2, jnp.asarray(1 / (len(t) * share), jnp.float32)[index]
+
+
 def step_terms(
     schedule: Schedule,
     x_0: jax.Array,

@@ -8,10 +8,9 @@ images, n: distances of features fall with n, and only those of one n compare.
 
 from __future__ import annotations
 
-import json
 import math
+import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,18 +20,18 @@ from jaxgen.checkpoint import Restored
 from jaxgen.config import to_json
 from jaxgen.data import Dataset, Spec
 from jaxgen.metrics import readers
+from jaxgen.metrics.compare import bootstrap_difference
 from jaxgen.metrics.distances import frechet_distance, kernel_distance, moments, precision_recall
 from jaxgen.metrics.images import fit_pixel_gaussian, memorisation, sample_pixel_gaussian, sharpness
 from jaxgen.metrics.labels import attribute_coverage, balanced_accuracy
 from jaxgen.program import keys_of, make_evaluate
-from jaxgen.report.atomic import replacing
-from jaxgen.report.images import grid, write_png
 from jaxgen.report.progress import Progress
 from jaxgen.trained import Run, draw_samples
 
 STANDARD_ERROR = 0.01  # a metric with random draws in it is averaged over so many repeats that its error is below this
-REPEATS = (3, 30)  # fewest and most
+REPEATS = (3, 100)  # fewest and most
 REFERENCE = 50_000  # training images that samples are compared with, at most
+BOOTSTRAP = 200  # resamples of the interval of a difference
 PIXELS = 4096  # pixels up to which the baseline's covariance is computed
 
 
@@ -142,6 +141,22 @@ def asked(labels: np.ndarray, images: np.ndarray, judge: readers.Reader) -> dict
     return table
 
 
+def timed_samples(
+    run: Run, mesh: Mesh, state: Any, num: int, seed: int, cond: Mapping[str, np.ndarray] | None
+) -> tuple[np.ndarray, float]:
+    """`num` images and the seconds that one of them took, without compiling where there is more than one chunk."""
+    stamps = [(0, time.perf_counter())]
+    with Progress(num, unit="samples") as progress:
+
+        def note(done: int) -> None:
+            stamps.append((done, time.perf_counter()))
+            progress.update(done)
+
+        images = draw_samples(run, mesh, state, num, seed, cond, note)["image"]
+    (first, began), (last, ended) = stamps[1 if len(stamps) > 2 else 0], stamps[-1]
+    return images, (ended - began) / (last - first)
+
+
 def evaluate(
     run: Run,
     data: Dataset,
@@ -151,6 +166,7 @@ def evaluate(
     num: int = 2000,
     seed: int = 0,
     features: str | None = None,
+    against: Run | None = None,
 ) -> dict[str, Any]:
     """The report on a run, as JSON can hold it, with the samples themselves under `image`.
 
@@ -163,6 +179,7 @@ def evaluate(
       num: samples; at most as many as the split has, so that the floor has the same n.
       seed: of the samples.
       features: see `make_reference`.
+      against: the same run with other sampling options, whose samples from the same noise are compared with the first.
     """
     name = getattr(run.config.data, "name", "")
     report: dict[str, Any] = {"step": found.step, "split": split, "metrics": {}}
@@ -178,10 +195,10 @@ def evaluate(
     rows = np.random.default_rng(seed).choice(data.spec.count("train"), num, replace=False)
     keys = tuple(key for key in run.method.conditions if key in data.spec.shapes)
     cond = data.read("train", rows, keys) if keys else None
-    with Progress(num, unit="samples") as progress:
-        images = draw_samples(run, mesh, found.state, num, seed, cond, progress.update)["image"]
+    images, seconds = timed_samples(run, mesh, found.state, num, seed, cond)
     floor = reference.test[np.random.default_rng(0).choice(len(reference.test), num, replace=False)]
-    report |= {"sampling": to_json(getattr(run.config.method, "sample", {})), "samples": measure(images, reference)}
+    report |= {"sampling": to_json(getattr(run.config.method, "sample", {})), "seconds_a_sample": seconds}
+    report["samples"] = measure(images, reference)
     report["floor"] = measure(floor, reference)
     if math.prod(data.spec.shape("image")) <= PIXELS:
         gaussian = fit_pixel_gaussian(reference.train, data.spec.levels)
@@ -190,47 +207,19 @@ def evaluate(
         target = "attribute" if "attribute" in data.spec.shapes else "label"
         labels = data.read("train", rows, (target,))[target].reshape(num, -1)
         report["asked"] = asked(labels, images, reference.judge)
+    if against is not None:
+        others, other_seconds = timed_samples(against, mesh, found.state, num, seed, cond)
+        report["against"] = {
+            "sampling": to_json(against.config.method.sample),
+            "samples": measure(others, reference),
+            "seconds_a_sample": other_seconds,
+            "times_slower": other_seconds / seconds,
+        }
+        if reference.embed is not None and reference.features is not None:
+            real = moments(reference.features)
+            distance = lambda rows: frechet_distance(moments(rows), real).distance  # noqa: E731
+            difference = bootstrap_difference(distance, reference.embed(images), reference.embed(others), BOOTSTRAP)
+            report["against"][f"fd_difference/n={num}"] = difference._asdict()
     report["image"] = images
     report["nearest"] = reference.train[memorisation(images, reference.train, reference.test).index]
     return report
-
-
-def show(report: Mapping[str, Any]) -> None:
-    """Prints the report as tables."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    if report["metrics"]:
-        table = Table("metric", "value", "standard error", title=f"step {report['step']}, {report['split']} split")
-        for name, row in report["metrics"].items():
-            table.add_row(name, f"{row['value']:.5g}", f"{row['standard_error']:.1g}")
-        console.print(table)
-    if "samples" in report:
-        kinds = [kind for kind in ("samples", "floor", "gaussian") if kind in report]
-        titles = {"samples": "samples", "floor": "real images (floor)", "gaussian": "pixel Gaussian (baseline)"}
-        table = Table("measure", *(titles[kind] for kind in kinds), title="samples beside floor and baseline")
-        for name in report["samples"]:
-            table.add_row(name, *(f"{report[kind][name]:.4g}" for kind in kinds))
-        console.print(table)
-    if "asked" in report:
-        table = Table("asked for", "balanced accuracy", "recall of each value", title="what the judge reads")
-        for name, row in report["asked"].items():
-            recall = " ".join("–" if r is None else f"{r:.3f}" for r in row["recall"])
-            table.add_row(name, f"{row['balanced_accuracy']:.3f}", recall)
-        console.print(table)
-
-
-def write(report: Mapping[str, Any], workdir: Path) -> Path:
-    """Writes the report to `evaluation/STEP.json` in the run, with pictures; a report that is there gets a sibling."""
-    place, number = workdir / "evaluation" / f"{report['step']:06d}.json", 2
-    while place.exists():
-        place, number = place.with_name(f"{report['step']:06d}-{number}.json"), number + 1
-    if "image" in report:
-        write_png(place.with_name(f"{place.stem}-samples.png"), grid(report["image"][:64]))
-        pairs = np.stack([report["image"][:32], report["nearest"][:32]], 1)  # each sample beside its neighbour
-        write_png(place.with_name(f"{place.stem}-nearest.png"), grid(pairs.reshape(-1, *pairs.shape[2:]), columns=8))
-    plain = {name: value for name, value in report.items() if name not in ("image", "nearest")}
-    with replacing(place) as file:
-        file.write((json.dumps(plain, indent=2) + "\n").encode())
-    return place

@@ -7,9 +7,9 @@ import pytest
 from scipy import stats
 
 from jaxgen.diffusion import bound
-from jaxgen.diffusion.bound import prior_term
+from jaxgen.diffusion.bound import draw_times, prior_term
 from jaxgen.diffusion.denoisers import Denoised
-from jaxgen.diffusion.schedules import linear_schedule, posterior, q_sample, schedule_from_betas
+from jaxgen.diffusion.schedules import cosine_schedule, linear_schedule, posterior, q_sample, schedule_from_betas
 
 LEVELS = 8
 
@@ -117,3 +117,16 @@ def test_learned_variances_span_the_two_fixed_ones():
         guess = Denoised(0.5 * x_t, x_t, jnp.full_like(x_t, mix))
         fixed, learned = (step_terms(schedule, x_0, x_t, t, guess, v, 256) for v in (variance, "learned"))
         np.testing.assert_allclose(learned, fixed, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [linear_schedule, cosine_schedule])
+def test_drawn_times_estimate_means_over_time(make):
+    """Without bias for any function of t, with weights of at most 2, and often where the signal is hardly touched."""
+    schedule, f = make(1000), np.random.default_rng(0).normal(size=1001)
+    draw = jax.jit(jax.vmap(lambda key: draw_times(schedule, key, 3, 2)))
+    t, weight = map(np.asarray, draw(jax.random.split(jax.random.key(0), 20_000)))
+    assert t.shape == (20_000, 2, 3) and t.min() == 2 and t.max() == 1000 and weight.max() <= 2
+    values = weight * f[t]
+    first = values[:, :, 0].mean(1)  # one example's estimates
+    assert abs(first.mean() - f[2:].mean()) < 4 * first.std() / np.sqrt(len(first))
+    assert (t <= 21).mean() > 3 * 20 / 999  # three times as often as by chance, or more

@@ -35,7 +35,6 @@ TINY = Experiment(
 EVERYTHING = dataclasses.replace(
     CONFIG,
     net=TINY_NET,
-    prediction="eps",
     min_snr=5.0,
     learn_variance=True,
     self_condition=True,
@@ -93,17 +92,6 @@ def test_samples_are_images_and_a_function_of_the_key(trained, sampler):
     assert (a != sample(state, jax.random.key(2), 3)["image"]).any()
     with pytest.raises(ValueError, match="unconditional"):
         built.sample(state, jax.random.key(1), 3, {"label": jnp.zeros(3)})
-
-
-def test_time_steps_of_the_bound_are_evenly_spread_and_uniform():
-    t = np.asarray(ddpm.strata(jax.random.key(0), 1001, 250, 4))
-    assert t.shape == (4, 250)
-    np.testing.assert_array_equal(np.sort(t.ravel()), np.arange(2, 1002))
-    np.testing.assert_array_equal((t - 2) // 250, np.repeat(np.arange(4)[:, None], 250, 1))
-    keys = jax.random.split(jax.random.key(1), 4000)
-    one = np.asarray(jax.vmap(lambda key: ddpm.strata(key, 6, 3, 1))(keys))[:, 0, 0]  # the first example's only time
-    counts = np.bincount(one, minlength=7)
-    assert not counts[:2].any() and np.all(np.abs(counts[2:] - 800) < 110)  # 4 standard deviations
 
 
 def test_the_predictor_recovers_image_and_noise_from_a_perfect_network():

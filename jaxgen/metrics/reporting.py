@@ -1,0 +1,65 @@
+"""The report of `evaluation` as tables on the terminal, and as JSON and pictures in the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxgen.report.atomic import replacing
+from jaxgen.report.images import grid, write_png
+
+
+def show(report: Mapping[str, Any]) -> None:
+    """Prints the report as tables."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if report["metrics"]:
+        table = Table("metric", "value", "standard error", title=f"step {report['step']}, {report['split']} split")
+        for name, row in report["metrics"].items():
+            table.add_row(name, f"{row['value']:.5g}", f"{row['standard_error']:.1g}")
+        console.print(table)
+    if "samples" in report:
+        kinds = [kind for kind in ("samples", "floor", "gaussian") if kind in report]
+        titles = {"samples": "samples", "floor": "floor", "gaussian": "baseline"}
+        caption = "floor: real images of the split; baseline: a Gaussian of the pixels"
+        table = Table("measure", *(titles[kind] for kind in kinds), title="samples", caption=caption)
+        for name in report["samples"]:
+            table.add_row(name, *(f"{report[kind][name]:.4g}" for kind in kinds))
+        console.print(table)
+    if "against" in report:
+        other = report["against"]
+        table = Table("measure", "samples", "against", title="other sampling options, from the same noise")
+        for name in report["samples"]:
+            table.add_row(name, f"{report['samples'][name]:.4g}", f"{other['samples'][name]:.4g}")
+        table.add_row("seconds a sample", f"{report['seconds_a_sample']:.3g}", f"{other['seconds_a_sample']:.3g}")
+        console.print(table)
+        for name, row in other.items():
+            if name.startswith("fd_difference"):
+                print(f"{name}: {row['difference']:.4g}, 95 % interval {row['low']:.4g} … {row['high']:.4g}")
+    if "asked" in report:
+        table = Table("asked for", "balanced accuracy", "recall of each value", title="what the judge reads")
+        for name, row in report["asked"].items():
+            recall = " ".join("–" if r is None else f"{r:.3f}" for r in row["recall"])
+            table.add_row(name, f"{row['balanced_accuracy']:.3f}", recall)
+        console.print(table)
+
+
+def write(report: Mapping[str, Any], workdir: Path) -> Path:
+    """Writes the report to `evaluation/STEP.json` in the run, with pictures; a report that is there gets a sibling."""
+    place, number = workdir / "evaluation" / f"{report['step']:06d}.json", 2
+    while place.exists():
+        place, number = place.with_name(f"{report['step']:06d}-{number}.json"), number + 1
+    if "image" in report:
+        write_png(place.with_name(f"{place.stem}-samples.png"), grid(report["image"][:64]))
+        pairs = np.stack([report["image"][:32], report["nearest"][:32]], 1)  # each sample beside its neighbour
+        write_png(place.with_name(f"{place.stem}-nearest.png"), grid(pairs.reshape(-1, *pairs.shape[2:]), columns=8))
+    plain = {name: value for name, value in report.items() if name not in ("image", "nearest")}
+    with replacing(place) as file:
+        file.write((json.dumps(plain, indent=2) + "\n").encode())
+    return place
