@@ -7,13 +7,13 @@ from jaxgen.data import SOURCES, Images, Toy, bundled
 
 SETS = {
     # name: counts of train and test, shapes, levels
-    "faces": (20000, 2000, {"image": (16, 16, 3), "attribute": (10,)}, 256),
+    "faces": (20000, 2000, {"image": (16, 16, 3), "attribute": (10,), "tokens": (19,)}, 256),
     "fashion": (10000, 2000, {"image": (28, 28, 1), "label": ()}, 256),
     "digits": (1500, 297, {"image": (8, 8, 1), "label": ()}, 17),
     "emoji": (
         1711,
         200,
-        {"image": (32, 32, 3), "label": (), "source": (32, 32, 3), "target": (32, 32, 3)},
+        {"image": (32, 32, 3), "label": (), "tokens": (19,), "source": (32, 32, 3), "target": (32, 32, 3)},
         256,
     ),
 }
@@ -43,6 +43,9 @@ def test_shapes_counts_and_ranges(name):
             assert (columns.max(0) < data.spec.sizes[key]).all()
             names = data.spec.names[key]
             assert len(names) == (10 if key == "attribute" else data.spec.sizes[key][0]) and all(names)
+        elif key == "tokens":
+            assert train[key].dtype == np.int32 and train[key].min() == 0
+            assert train[key].max() < data.spec.sizes[key][0] == len(data.spec.names[key])
         else:
             assert train[key].dtype == np.uint8 and train[key].max() == levels - 1 and train[key].min() == 0
 
@@ -82,6 +85,24 @@ def test_emoji_are_paired_with_the_source_as_image():
     train = everything(Images(name="emoji").load(), "train")
     np.testing.assert_array_equal(train["image"], train["source"])
     assert (train["source"] != train["target"]).any((1, 2, 3)).mean() > 0.99
+
+
+def test_drawings_are_both_vendors_in_turn():
+    emoji, drawings = (everything(Images(name=name).load(), "test") for name in ("emoji", "emoji_drawings"))
+    np.testing.assert_array_equal(drawings["image"][::2], emoji["source"])
+    np.testing.assert_array_equal(drawings["image"][1::2], emoji["target"])
+    np.testing.assert_array_equal(drawings["attribute"][:, 0], np.repeat(emoji["label"], 2))
+    np.testing.assert_array_equal(drawings["attribute"][:, 1], np.tile([0, 1], 200))
+
+
+def test_tokens_are_the_words_of_captions_and_tags():
+    data = Images(name="emoji").load()
+    tokens, words = everything(data, "test")["tokens"], data.spec.names["tokens"]
+    captions, tags = (bundled.texts("emoji", f"test_{kind}") for kind in ("caption", "tags"))
+    for row, caption, more in zip(tokens, captions, tags, strict=True):
+        for token in row[row > 1]:
+            assert words[token] in f"{caption} {more}".lower()
+    assert (tokens > 1).any(1).mean() > 0.95  # hardly an unseen caption without a known word
 
 
 def test_captions_agree_with_attributes():
