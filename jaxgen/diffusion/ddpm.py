@@ -52,6 +52,8 @@ class Config:
     """What the network predicts: `v`, `eps` (Ho et al.) or `x_0`."""
     schedule: Literal["cosine", "linear", "sigmoid"] = "cosine"
     """How ᾱ_t falls: `cosine`, `linear` (Ho et al.) or `sigmoid`."""
+    log_snr_shift: float = 0.0
+    """Added to every log SNR; 2 log(64/d) makes a cosine schedule right for d×d images (Hoogeboom et al. 2023)."""
     num_timesteps: int = 1000
     """T, the number of noise levels."""
     min_snr: float | None = None
@@ -124,6 +126,8 @@ def make(cfg: Config, spec: Spec) -> Method:
     check(cfg, spec)
     shape, keys = spec.shape("image"), tuple(cfg.condition)
     schedule = schedules.SCHEDULES[cfg.schedule](cfg.num_timesteps)
+    if cfg.log_snr_shift:
+        schedule = schedules.shift_schedule(schedule, cfg.log_snr_shift)
     net = Denoiser(cfg.net, shape[2], {k: spec.sizes[k] for k in keys}, cfg.learn_variance, cfg.text_width)
 
     def run(params, x_t, t, cond, x_0_before, **kwargs):
