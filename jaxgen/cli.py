@@ -94,8 +94,7 @@ def sample(args: Sequence[str]) -> int:
     parser.add_argument("--known", metavar="PICTURE", help="a picture to fill in: a file, or an example such as test:3")
     parser.add_argument(
         "--mask",
-        default="right",
-        help="what of it is drawn: left, right, top, bottom, centre or a file (white is drawn)",
+        help="what of it is drawn: left, right, top, bottom, centre or a file, white is drawn (default: right)",
     )
     add_mesh_options(parser)
     known, rest = parser.parse_known_args(args)
@@ -147,7 +146,9 @@ def with_options(run: Run, args: Sequence[str], prog: str) -> Run:
     return run.with_sampling(tyro.cli(type(options), default=options, args=list(args), prog=prog))
 
 
-def condition_of(run: Run, texts: Sequence[str], known: str | None, mask: str, num: int) -> dict[str, np.ndarray]:
+def condition_of(
+    run: Run, texts: Sequence[str], known: str | None, mask: str | None, num: int
+) -> dict[str, np.ndarray]:
     """What `num` samples are asked to be, `{key: [num, ...]}`, from the options as they were typed.
 
     Raises:
@@ -158,10 +159,18 @@ def condition_of(run: Run, texts: Sequence[str], known: str | None, mask: str, n
     if texts and not keys:
         raise ValueError(f"the model of {run.workdir} is unconditional: it takes no --condition")
     cond = condition.spread([condition.parse(run.spec, keys, text) for text in texts], num)
+    for text in texts:
+        if "tokens" in keys and (unknown := condition.unknown_words(run.spec, text)):
+            print(f"not in the vocabulary, and read as an unknown word: {', '.join(unknown)}")
+    if mask is not None and known is None:
+        raise ValueError("--mask needs --known, the picture to fill in")
     if known is not None:
         if not {"known", "mask"} <= set(takes):
             raise ValueError(f"the method of {run.workdir} fills in no pictures: it takes no --known")
-        pixels, drawn = fill.known_pixels(known, run.spec, run.config.data.load), fill.mask_of(mask, run.spec)
+        pixels, drawn = (
+            fill.known_pixels(known, run.spec, run.config.data.load),
+            fill.mask_of(mask or "right", run.spec),
+        )
         cond |= {"known": np.stack([pixels] * num), "mask": np.stack([drawn] * num)}
     return cond
 
@@ -185,13 +194,15 @@ def evaluate(args: Sequence[str]) -> int:
     parser.add_argument(
         "--against",
         metavar="OPTIONS",
-        help='other sampling options to compare with, "--sampler ancestral --steps 1000"',
+        help='what to change in the sampling options and compare with, "--sampler ancestral --steps 1000"',
     )
     add_mesh_options(parser)
     known, rest = parser.parse_known_args(args)
     run = open_run(known.run)
-    against = with_options(run, shlex.split(known.against), "evaluate --against") if known.against else None
+    if args[0].startswith("-"):
+        raise ValueError(f"the run's directory comes before the options: evaluate {known.run} …")
     run = with_options(run, rest, f"evaluate {known.run}")
+    against = with_options(run, shlex.split(known.against), "evaluate --against") if known.against else None
     if run.method.evaluate is None and run.method.sample is None:
         raise ValueError(f"the method of {known.run} has no metrics to evaluate")
     batch_size = run.config.train.batch_size

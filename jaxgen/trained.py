@@ -96,6 +96,12 @@ def restore(run: Run, abstract: Any, which: str) -> Restored:
     return found
 
 
+def chunk_size(mesh: Mesh, num: int) -> int:
+    """`num` samples, at most 256, rounded up to what splits over the mesh: the surplus is drawn and thrown away."""
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    return -(-min(num, CHUNK) // ways) * ways
+
+
 def draw_samples(
     run: Run,
     mesh: Mesh,
@@ -104,6 +110,7 @@ def draw_samples(
     seed: int = 0,
     cond: Mapping[str, np.ndarray] | None = None,
     progress: Callable[[int], None] | None = None,
+    chunk: int | None = None,
 ) -> dict[str, np.ndarray]:
     """`num` samples of the run, drawn in chunks that are split over the devices of `mesh`.
 
@@ -115,11 +122,12 @@ def draw_samples(
       seed: other samples for another seed.
       cond: what is asked for, `{key: [num, ...]}` with the method's `conditions`, or None.
       progress: called with the number of samples drawn so far, after each chunk.
+      chunk: samples a call of the compiled program, see `chunk_size`; other samples for another size.
 
     Raises:
       ValueError: the method does not sample, or takes no such condition.
     """
-    chunk, cond = min(num, CHUNK), dict(cond or {})
+    chunk, cond = chunk or chunk_size(mesh, num), dict(cond or {})
     for name in cond:
         if name not in run.method.conditions:
             hint = closest(name, run.method.conditions)

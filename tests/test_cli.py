@@ -266,7 +266,7 @@ def quarters(images):
 
 def test_a_model_of_images_is_asked_filled_in_shown_on_its_way_and_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.evaluation, "REPEATS", (3, 4))
+    monkeypatch.setattr(cli.evaluation, "MOST_REPEATS", 4)
     Path("images.py").write_text(IMAGES)
     Path("features.py").write_text(FEATURES)
     assert call(cli.train, "images.py") == 0
@@ -295,7 +295,11 @@ def test_a_model_of_images_is_asked_filled_in_shown_on_its_way_and_measured(tmp_
     assert report["against"]["sampling"]["steps"] == 3
     difference = report["against"]["fd_difference/n=20"]
     gap = report["samples"]["fd/n=20"] - report["against"]["samples"]["fd/n=20"]
-    assert difference["low"] < difference["high"] and abs(difference["difference"]) == pytest.approx(abs(gap))
+    assert difference["low"] < difference["high"] and difference["difference"] == pytest.approx(gap)
+    assert report["features"] == "features.py:quarters" and report["seconds_a_sample"] > 0
+    assert report["against"]["times_slower"] == pytest.approx(
+        report["against"]["seconds_a_sample"] / report["seconds_a_sample"]
+    )
     # A model of one step draws noise: far from the data, which the floor is near.
     assert report["samples"]["fd/n=20"] > 3 * report["floor"]["fd/n=20"]
     assert report["samples"]["train_distance/n=20"] > 1.5 > report["floor"]["train_distance/n=20"] > 0.5

@@ -83,7 +83,18 @@ def parse(spec: Spec, keys: Sequence[str], text: str) -> dict[str, np.ndarray]:
     return cond
 
 
+def unknown_words(spec: Spec, text: str) -> list[str]:
+    """The words of a caption that are not in the vocabulary; none where `text` is no caption but NAME=VALUE pairs."""
+    return [] if "=" in text else [word for word in words(text) if word not in set(spec.names["tokens"])]
+
+
 def spread(conditions: Sequence[Mapping[str, np.ndarray]], num: int) -> Batch:
-    """`num` rows of conditions: each of the given ones fills an equal run of rows, in their order."""
+    """`num` rows of conditions: each of the given ones fills an equal run of rows, in their order.
+
+    Raises:
+      ValueError: more conditions than rows.
+    """
+    if len(conditions) > num:
+        raise ValueError(f"{len(conditions)} conditions need as many samples or more, not {num}")
     rows = [i * len(conditions) // num for i in range(num)]
     return {key: np.stack([conditions[i][key] for i in rows]) for key in conditions[0]} if conditions else {}

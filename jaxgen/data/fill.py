@@ -46,8 +46,7 @@ def mask_of(text: str, spec: Spec) -> np.ndarray:
 
     Args:
       text: `left`, `right`, `top`, `bottom` (that half) or `centre` (half its height and width), or a picture file,
-      white
-        where it is to be drawn.
+        white where it is to be drawn.
       spec: the data's description.
 
     Raises:

@@ -52,8 +52,6 @@ class Config:
     """What the network predicts: `v`, `eps` (Ho et al.) or `x_0`."""
     schedule: Literal["cosine", "linear", "sigmoid"] = "cosine"
     """How ᾱ_t falls: `cosine`, `linear` (Ho et al.) or `sigmoid`."""
-    log_snr_shift: float = 0.0
-    """Added to every log SNR; 2 log(64/d) makes a cosine schedule right for d×d images (Hoogeboom et al. 2023)."""
     num_timesteps: int = 1000
     """T, the number of noise levels."""
     min_snr: float | None = None
@@ -109,6 +107,10 @@ def check(cfg: Config, spec: Spec) -> None:
         if name not in spec.sizes:
             raise ValueError(f"the data has no {name!r} to condition on{closest(name, spec.sizes)}")
     check_drawing(cfg.sample, cfg.num_timesteps, cfg.learn_variance)
+    if cfg.sample.guidance != 1 and not (cfg.condition and cfg.condition_dropout):
+        raise ValueError(
+            f"sample.guidance={cfg.sample.guidance} needs a model with a condition, and condition_dropout above 0"
+        )
     check_unet(cfg.net, *spec.shape("image")[:2])
 
 
@@ -117,7 +119,8 @@ def make(cfg: Config, spec: Spec) -> Method:
 
     `sample` takes these keys as its condition, and, to fill in a picture, `known` uint8 [num,H,W,C] with `mask`
     [num,H,W,1], 1 where it is to be drawn. `evaluate` gives `loss`, the error of the target, and `bits_per_dim/bound`
-    with its three parts.
+    with its three parts; with self-conditioning both are of the network that is shown its own first guess at the same
+    t, as in training, where a sampler shows it the guess of the step before.
 
     Raises:
       ValueError: an option of `cfg` is unknown or out of range, the data lacks a condition, or the U-Net cannot take
@@ -126,12 +129,10 @@ def make(cfg: Config, spec: Spec) -> Method:
     check(cfg, spec)
     shape, keys = spec.shape("image"), tuple(cfg.condition)
     schedule = schedules.SCHEDULES[cfg.schedule](cfg.num_timesteps)
-    if cfg.log_snr_shift:
-        schedule = schedules.shift_schedule(schedule, cfg.log_snr_shift)
     net = Denoiser(cfg.net, shape[2], {k: spec.sizes[k] for k in keys}, cfg.learn_variance, cfg.text_width)
 
     def run(params, x_t, t, cond, x_0_before, **kwargs):
-        x = jnp.concatenate([x_t, x_0_before], -1) if cfg.self_condition else x_t
+        x = jnp.concatenate([x_t, jnp.clip(x_0_before, -1.0, 1.0)], -1) if cfg.self_condition else x_t
         return net.apply(params, x, t / cfg.num_timesteps, cond, **kwargs)
 
     def guess(params, x_0, t, eps, cond, again, **kwargs):
@@ -139,8 +140,7 @@ def make(cfg: Config, spec: Spec) -> Method:
         x_t, before = schedules.q_sample(schedule, x_0, t, eps), jnp.zeros_like(x_0)
         if cfg.self_condition:
             first = read(cfg.prediction, schedule, x_t, t, run(params, x_t, t, cond, before, **kwargs)[0])[0]
-            first = jax.lax.stop_gradient(jnp.clip(first, -1.0, 1.0))
-            before = jnp.where(again[:, None, None, None], first, before)
+            before = jnp.where(again[:, None, None, None], jax.lax.stop_gradient(first), before)
         output, mix = run(params, x_t, t, cond, before, **kwargs)
         errors = jnp.square(output - target(cfg.prediction, schedule, x_0, t, eps)).mean((1, 2, 3))
         return x_t, output, mix, errors
@@ -163,7 +163,7 @@ def make(cfg: Config, spec: Spec) -> Method:
             "t": jax.random.randint(key_t, (size,), 1, cfg.num_timesteps + 1),
             "eps": jax.random.normal(key_eps, batch["image"].shape),
             "dropout": jax.random.split(key_drop, size),
-            "show": jax.random.uniform(key_show, (size,)),
+            "show": jax.random.uniform(key_show, (size, 1 + len(keys))),
             "share": jax.random.uniform(key_share, (size, 1 + len(spec.sizes.get("attribute", ())))),
             "again": jax.random.bernoulli(key_again, 0.5, (size,)),
         }
@@ -185,6 +185,8 @@ def make(cfg: Config, spec: Spec) -> Method:
     def sample(state, key, num, cond=None):
         cond = dict(cond or {})
         fill = cond.pop("known", None), cond.pop("mask", None)
+        if (fill[0] is None) != (fill[1] is None):
+            raise ValueError("to fill in a picture takes both `known` and `mask`")
         given = check_cond(cond, spec, keys, num), check_cond({}, spec, keys, num), fill
 
         def make_predict(given):

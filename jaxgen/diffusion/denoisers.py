@@ -91,13 +91,14 @@ def guided(predict_both: Predict, scale: float) -> Predict:
     """Classifier-free guidance at one call of the network a step, see `guide`; the conditional half's variance is kept.
 
     Args:
-      predict_both: the denoiser of a doubled batch [2B,H,W,C], the first half with its condition, the second without.
+      predict_both: the denoiser of a doubled batch [2B,H,W,C], every other row with its condition, the next without:
+        interleaved, both rows of an example stay on its device.
       scale: the guidance scale.
     """
 
     def predict(x_t: jax.Array, t: jax.Array, x_0_before: jax.Array) -> Denoised:
-        both = predict_both(*(jnp.concatenate([x, x]) for x in (x_t, t, x_0_before)))
-        cond, uncond = (jax.tree.map(lambda x, i=i: jnp.split(x, 2)[i], both) for i in (0, 1))
+        both = predict_both(*(jnp.repeat(x, 2, 0) for x in (x_t, t, x_0_before)))
+        cond, uncond = (jax.tree.map(lambda x, i=i: x[i::2], both) for i in (0, 1))
         return cond._replace(x_0=guide(cond.x_0, uncond.x_0, scale), eps=guide(cond.eps, uncond.eps, scale))
 
     return predict

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxgen.data.condition import OPEN
+from jaxgen.data.condition import OPEN, open_condition
 from jaxgen.data.dataset import Spec
 from jaxgen.diffusion import schedules
 from jaxgen.diffusion.denoisers import Denoised, Predict, guided
@@ -81,13 +81,17 @@ def drop(cond: Cond, uniform: jax.Array, share: jax.Array, rate: float) -> dict[
 
     Args:
       cond: `{key: [B, ...]}`.
-      uniform: [B] in [0, 1); below `rate` everything is left open.
+      uniform: [B, 1 + K] in [0, 1) for K keys: below `rate`, the first number leaves everything open and, where there
+        are several keys, the others one key each, so that samples can be asked for by any of them alone.
       share: [B, 1 + A] in [0, 1): the example's share, and a number for each attribute, which stays below that share.
       rate: probability of leaving all open.
     """
     shown = {}
-    for key, value in cond.items():
-        keep = (uniform >= rate).reshape(-1, *[1] * (value.ndim - 1))
+    for i, (key, value) in enumerate(cond.items()):
+        keep = uniform[:, 0] >= rate
+        if len(cond) > 1:
+            keep = keep & (uniform[:, 1 + i] >= rate)
+        keep = keep.reshape(-1, *[1] * (value.ndim - 1))
         if key == "attribute":
             keep = keep & (share[:, 1:] < share[:, :1])
         shown[key] = jnp.where(keep, value, OPEN[key])
@@ -99,7 +103,7 @@ def check_cond(cond: Cond, spec: Spec, keys: Sequence[str], num: int) -> dict[st
     if unknown := sorted(cond.keys() - set(keys)):
         takes = f"takes {', '.join(keys)}" if keys else "is unconditional"
         raise ValueError(f"this model {takes}; it cannot take the condition {', '.join(unknown)}")
-    return {key: cond[key] if key in cond else jnp.full((num, *spec.shape(key)), OPEN[key], jnp.int32) for key in keys}
+    return jax.tree.map(jnp.asarray, open_condition(spec, keys, num) | dict(cond))
 
 
 def target(prediction: Prediction, schedule: Schedule, x_0: jax.Array, t: jax.Array, eps: jax.Array) -> jax.Array:
@@ -148,4 +152,5 @@ def predictor(
 
     if guidance == 1.0 or not cond:
         return predict_with(cond)
-    return guided(predict_with({key: jnp.concatenate([cond[key], free[key]]) for key in cond}), guidance)
+    both = {key: jnp.stack([cond[key], free[key]], 1).reshape(-1, *cond[key].shape[1:]) for key in cond}
+    return guided(predict_with(both), guidance)

@@ -103,17 +103,6 @@ SCHEDULES: dict[str, Callable[[int], Schedule]] = {
 }
 
 
-def shift_schedule(schedule: Schedule, shift: float) -> Schedule:
-    """The schedule with `shift` added to every log SNR, log ᾱ_t/(1−ᾱ_t): above 0 there is less noise at every t.
-
-    Hoogeboom et al. 2023 (arXiv 2301.11093, section 3): neighbouring pixels of large images say the same, so that the
-    same noise hides less. A cosine schedule made for 64×64 is right for d×d when shifted by 2 log(64/d).
-    """
-    log_snr = 2 * np.log(schedule.signal[1:] / schedule.noise[1:]) + shift
-    log_alpha_bar = np.concatenate([[0.0], -np.logaddexp(0.0, -log_snr)])
-    return schedule_from_betas(-np.expm1(np.diff(log_alpha_bar)))
-
-
 def levels_at(schedule: Schedule, t: jax.Array) -> tuple[jax.Array, jax.Array]:
     """√ᾱ_t and √(1−ᾱ_t) of t [B], each as float32 [B, 1, 1, 1] to stand before images."""
     signal, noise = (jnp.asarray(a, jnp.float32)[t][:, None, None, None] for a in (schedule.signal, schedule.noise))

@@ -20,11 +20,12 @@ class Difference(NamedTuple):
 def bootstrap_difference(
     statistic: Callable[[np.ndarray], float], a: ArrayLike, b: ArrayLike, num: int = 1000, seed: int = 0
 ) -> Difference:
-    """The difference of a statistic between two sets, with the percentile interval of `num` resamplings.
+    """The difference of a statistic between two sets, with the 95 % interval of `num` resamplings.
 
     The same rows are drawn of both sets, with replacement, so that what is common to a row of a and of b (the example,
-    the noise, the request) cancels. A statistic that depends on duplicates, such as a Fréchet or a nearest-neighbour
-    distance, is shifted by resampling, in both sets alike.
+    the noise, the request) cancels. Resampling shifts a statistic that depends on duplicates, such as a Fréchet
+    distance, and not by the same amount in both sets; hence the resampled differences are moved so that their mean is
+    the difference itself, before their quantiles are read.
 
     Args:
       statistic: `(rows [N, ...]) -> number`.
@@ -44,5 +45,6 @@ def bootstrap_difference(
     differences = [
         statistic(a[rows]) - statistic(b[rows]) for rows in (rng.integers(len(a), size=len(a)) for _ in range(num))
     ]
-    low, high = np.quantile(differences, [0.025, 0.975])
-    return Difference(float(statistic(a) - statistic(b)), float(low), float(high))
+    difference = float(statistic(a) - statistic(b))
+    low, high = np.quantile(differences, [0.025, 0.975]) - np.mean(differences) + difference
+    return Difference(difference, float(low), float(high))

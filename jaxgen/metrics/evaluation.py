@@ -22,32 +22,39 @@ from jaxgen.data import Dataset, Spec
 from jaxgen.metrics import readers
 from jaxgen.metrics.compare import bootstrap_difference
 from jaxgen.metrics.distances import frechet_distance, kernel_distance, moments, precision_recall
-from jaxgen.metrics.images import fit_pixel_gaussian, memorisation, sample_pixel_gaussian, sharpness
+from jaxgen.metrics.images import memorisation, nyquist_energy, pixel_gaussian, sharpness
 from jaxgen.metrics.labels import attribute_coverage, balanced_accuracy
 from jaxgen.program import keys_of, make_evaluate
 from jaxgen.report.progress import Progress
-from jaxgen.trained import Run, draw_samples
+from jaxgen.trained import Run, chunk_size, draw_samples
 
 STANDARD_ERROR = 0.01  # a metric with random draws in it is averaged over so many repeats that its error is below this
-REPEATS = (3, 100)  # fewest and most
+CONFIDENCE = 0.95  # with this probability: few repeats tell little about their own spread
+MOST_REPEATS = 100
 REFERENCE = 50_000  # training images that samples are compared with, at most
 BOOTSTRAP = 200  # resamples of the interval of a difference
-PIXELS = 4096  # pixels up to which the baseline's covariance is computed
+BOOTSTRAP_FEATURES = 512  # features up to which it is computed: a resample takes two decompositions of D × D
 
 
 def repeated(evaluate: Callable[[int], Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """Averages `evaluate(repeat)` until the standard error of every metric is small enough.
+    """Averages `evaluate(repeat)` until the standard error of every metric is at most 0.01.
+
+    That the error is so small is certain to 95 % (the spread of n normal repeats follows χ² of n − 1 degrees of
+    freedom), and given up after 100 repeats, or at a metric that is not finite.
 
     Returns:
       name → `value`, `standard_error` (of the noise in the metric, not of the choice of the split) and `repeats`; a
       metric without noise is computed twice, which shows it.
     """
+    from scipy.stats import chi2
+
     runs = [evaluate(0), evaluate(1)]
-    while runs[0] != runs[1] and len(runs) < REPEATS[1]:
-        errors = {name: float(np.std([run[name] for run in runs], ddof=1)) / math.sqrt(len(runs)) for name in runs[0]}
-        if len(runs) >= REPEATS[0] and max(errors.values()) <= STANDARD_ERROR:
+    while runs[0] != runs[1] and len(runs) < MOST_REPEATS and np.isfinite(list(runs[-1].values())).all():
+        spread = max(np.std([run[name] for run in runs], ddof=1) for name in runs[0])
+        n = len(runs)
+        if spread * math.sqrt((n - 1) / chi2.ppf(1 - CONFIDENCE, n - 1) / n) <= STANDARD_ERROR:
             break
-        runs.append(evaluate(len(runs)))
+        runs.append(evaluate(n))
     table = {}
     for name in runs[0]:
         values = [run[name] for run in runs]
@@ -123,38 +130,57 @@ def measure(images: np.ndarray, reference: Reference) -> dict[str, float]:
     if reference.judge is not None and reference.labels is not None:
         labels = attribute_coverage(reference.labels, reference.judge.read(images)[1], reference.judge.sizes)
         values |= {"label_coverage": labels.share, "label_variation": labels.total_variation}
-    values["sharpness"] = sharpness(images, reference.spec.levels) / sharpness(reference.train, reference.spec.levels)
+    levels = reference.spec.levels
+    values["sharpness"] = sharpness(images, levels) / sharpness(reference.train, levels)
+    values["nyquist_energy"] = nyquist_energy(images, levels) / nyquist_energy(reference.train, levels)
     near = memorisation(images, reference.train, reference.test)
-    values |= {"train_distance": near.median_ratio, "closer_than_test": near.share_closer}
+    if math.isfinite(near.median_ratio):
+        values |= {"train_distance": near.median_ratio, "closer_than_test": near.share_closer}
     return {f"{name}/n={n}": float(value) for name, value in values.items()}
 
 
-def asked(labels: np.ndarray, images: np.ndarray, judge: readers.Reader) -> dict[str, dict[str, Any]]:
-    """How often the judge reads what samples were asked to be: label → balanced accuracy, recall of each value."""
+def asked(wanted: Mapping[str, np.ndarray], images: np.ndarray, judge: readers.Reader) -> dict[str, dict[str, Any]]:
+    """How often the judge reads what samples were asked to be.
+
+    Returns:
+      For each label of `wanted` (name → [N]) that the judge reads: the balanced accuracy, the recall of each value, and
+      the judge's own accuracy on real test images.
+    """
     read, table = judge.read(images)[1], {}
     for i, (name, size) in enumerate(zip(judge.labels, judge.sizes, strict=True)):
-        found = balanced_accuracy(labels[:, i], read[:, i], size)
-        table[name] = {
-            "balanced_accuracy": found.mean,
-            "recall": [None if np.isnan(r) else float(r) for r in found.recall],
-        }
+        if name in wanted:
+            found = balanced_accuracy(wanted[name], read[:, i], size)
+            table[name] = {
+                "balanced_accuracy": found.mean,
+                "recall": [None if np.isnan(r) else float(r) for r in found.recall],
+                "judge_accuracy": judge.accuracy[name],
+            }
     return table
+
+
+def labels_by_name(data: Dataset, name: str, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """The labels of training images under the names that the judge of the bundled set `name` uses: name → [N]."""
+    if "attribute" in data.spec.shapes:
+        values = data.read("train", rows, ("attribute",))["attribute"]
+        return {attribute: values[:, i] for i, attribute in enumerate(data.spec.names["attribute"])}
+    if "label" in data.spec.shapes:
+        return {readers.OWN_LABEL.get(name, "label"): data.read("train", rows, ("label",))["label"]}
+    return {}
 
 
 def timed_samples(
     run: Run, mesh: Mesh, state: Any, num: int, seed: int, cond: Mapping[str, np.ndarray] | None
 ) -> tuple[np.ndarray, float]:
-    """`num` images and the seconds that one of them took, without compiling where there is more than one chunk."""
-    stamps = [(0, time.perf_counter())]
+    """`num` images and the seconds that one of them took; the first chunk, which compiles, is not timed."""
+    stamps, chunk = [], chunk_size(mesh, -(-num // 2))
     with Progress(num, unit="samples") as progress:
 
         def note(done: int) -> None:
-            stamps.append((done, time.perf_counter()))
+            stamps.append(time.perf_counter())
             progress.update(done)
 
-        images = draw_samples(run, mesh, state, num, seed, cond, note)["image"]
-    (first, began), (last, ended) = stamps[1 if len(stamps) > 2 else 0], stamps[-1]
-    return images, (ended - began) / (last - first)
+        images = draw_samples(run, mesh, state, num, seed, cond, note, chunk)["image"]
+    return images, (stamps[-1] - stamps[0]) / (chunk * max(len(stamps) - 1, 1))
 
 
 def evaluate(
@@ -183,30 +209,33 @@ def evaluate(
     """
     name = getattr(run.config.data, "name", "")
     report: dict[str, Any] = {"step": found.step, "split": split, "metrics": {}}
-    if run.method.evaluate is not None:
-        once = make_evaluate(
-            run.method, data, mesh, run.config.train.batch_size, keys_of(run.config.train.seed).evaluate
-        )
-        report["metrics"] = repeated(lambda repeat: once(found.state, split, repeat))
     num = min(num, data.spec.count(split))
-    if run.method.sample is None or "image" not in data.spec.shapes or num < 1:
+    sampling = run.method.sample is not None and "image" in data.spec.shapes and num > 0
+    reference = make_reference(data, split, name, features) if sampling else None
+    if run.method.evaluate is not None:
+        key = keys_of(run.config.train.seed).evaluate
+        once = make_evaluate(run.method, data, mesh, run.config.train.batch_size, key)
+        report["metrics"] = repeated(lambda repeat: once(found.state, split, repeat))
+    if reference is None:
         return report
-    reference = make_reference(data, split, name, features)
     rows = np.random.default_rng(seed).choice(data.spec.count("train"), num, replace=False)
     keys = tuple(key for key in run.method.conditions if key in data.spec.shapes)
     cond = data.read("train", rows, keys) if keys else None
     images, seconds = timed_samples(run, mesh, found.state, num, seed, cond)
     floor = reference.test[np.random.default_rng(0).choice(len(reference.test), num, replace=False)]
-    report |= {"sampling": to_json(getattr(run.config.method, "sample", {})), "seconds_a_sample": seconds}
-    report["samples"] = measure(images, reference)
-    report["floor"] = measure(floor, reference)
-    if math.prod(data.spec.shape("image")) <= PIXELS:
-        gaussian = fit_pixel_gaussian(reference.train, data.spec.levels)
-        report["gaussian"] = measure(sample_pixel_gaussian(gaussian, data.spec.levels, num, seed), reference)
+    report |= {
+        "sampling": to_json(getattr(run.config.method, "sample", {})),
+        "seed": seed,
+        "seconds_a_sample": seconds,
+        "reference": {"split": "train", "num": len(reference.train)},
+        "features": features or readers.FEATURES.get(name),
+        "judge": readers.JUDGES.get(name),
+        "samples": measure(images, reference),
+        "floor": measure(floor, reference),
+        "gaussian": measure(pixel_gaussian(reference.train, data.spec.levels, num, seed), reference),
+    }
     if cond and reference.judge is not None:
-        target = "attribute" if "attribute" in data.spec.shapes else "label"
-        labels = data.read("train", rows, (target,))[target].reshape(num, -1)
-        report["asked"] = asked(labels, images, reference.judge)
+        report["asked"] = asked(labels_by_name(data, name, rows), images, reference.judge)
     if against is not None:
         others, other_seconds = timed_samples(against, mesh, found.state, num, seed, cond)
         report["against"] = {
@@ -216,10 +245,12 @@ def evaluate(
             "times_slower": other_seconds / seconds,
         }
         if reference.embed is not None and reference.features is not None:
-            real = moments(reference.features)
-            distance = lambda rows: frechet_distance(moments(rows), real).distance  # noqa: E731
-            difference = bootstrap_difference(distance, reference.embed(images), reference.embed(others), BOOTSTRAP)
-            report["against"][f"fd_difference/n={num}"] = difference._asdict()
+            a, b, real = reference.embed(images), reference.embed(others), moments(reference.features)
+            if a.shape[1] <= BOOTSTRAP_FEATURES:
+                difference = bootstrap_difference(
+                    lambda rows: frechet_distance(moments(rows), real).distance, a, b, BOOTSTRAP
+                )
+                report["against"][f"fd_difference/n={num}"] = difference._asdict()
     report["image"] = images
     report["nearest"] = reference.train[memorisation(images, reference.train, reference.test).index]
     return report

@@ -13,13 +13,12 @@ channel and 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601, on the stored values, wit
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxgen.metrics.distances import covariance_root, merge, moments, nearest
+from jaxgen.metrics.distances import nearest
 
 BATCH = 1024  # images that are widened to float64 at a time
 BT601 = np.array([0.299, 0.587, 0.114])
@@ -106,11 +105,11 @@ def memorisation(samples: ArrayLike, train: ArrayLike, test: ArrayLike) -> Memor
       as the test set. `share_closer`, the probability that a sample is closer to the training set than a test image is
       (ties count half; Meehan et al.'s U statistic over its largest value): 1 for copies, about 1/2 for new images.
       `distance` [N], Euclidean over pixels and channels, in the images' units, and `index` [N], the nearest training
-      image of each sample.
+      image of each sample. Where half of the test images are copies of training images there is no distance to
+      compare with, and both are NaN.
 
     Raises:
-      ValueError: the shapes differ, or half of the test images are copies of training images, so that there is no
-        distance to compare with.
+      ValueError: the shapes differ.
     """
     sets = [np.asarray(x) for x in (samples, train, test)]
     if len({x.shape[1:] for x in sets}) > 1 or not all(x.size for x in sets):
@@ -122,20 +121,19 @@ def memorisation(samples: ArrayLike, train: ArrayLike, test: ArrayLike) -> Memor
     real = np.sort(nearest(held_out, references)[0])
     median = np.median(real)
     if median == 0:
-        raise ValueError("half of the test images, or more, are copies of training images: take another split")
+        return Memorisation(np.nan, np.nan, distance, index)
     above = len(real) - (np.searchsorted(real, distance, "left") + np.searchsorted(real, distance, "right")) / 2
     return Memorisation(float(np.median(distance) / median), float(above.mean() / len(real)), distance, index)
 
 
-class PixelGaussian(NamedTuple):
-    """Mean [H, W, C] and covariance [HWC, HWC] of pixels in [0, 1]."""
+def pixel_gaussian(images: ArrayLike, levels: int, num: int, seed: int = 0) -> np.ndarray:
+    """Draws from the Gaussian with the mean and the covariance of all pixels of `images`: it knows no objects.
 
-    mean: np.ndarray
-    cov: np.ndarray
+    With the images' deviations from their mean as the rows of D [N, HWC], mean + z D / √(N−1) for z ~ N(0, I_N) has the
+    unbiased covariance of the images exactly, of any size, without a matrix of HWC × HWC.
 
-
-def fit_pixel_gaussian(images: ArrayLike, levels: int) -> PixelGaussian:
-    """The Gaussian with the mean and the unbiased covariance of the images: the baseline that knows no objects.
+    Returns:
+      uint8 [num, H, W, C], clipped and rounded to 0 … levels-1.
 
     Raises:
       ValueError: the images are not as the module says, or there is only one.
@@ -143,18 +141,11 @@ def fit_pixel_gaussian(images: ArrayLike, levels: int) -> PixelGaussian:
     images = _as_images(images, levels)
     if len(images) < 2:
         raise ValueError("a covariance needs two images at least")
-    rows = images.reshape(len(images), -1)
-    _, mean, cov = reduce(merge, (moments(rows[i : i + BATCH]) for i in range(0, len(rows), BATCH)))
-    return PixelGaussian(mean.reshape(images.shape[1:]) / (levels - 1), cov / (levels - 1) ** 2)
-
-
-def sample_pixel_gaussian(gaussian: PixelGaussian, levels: int, num: int, seed: int = 0) -> np.ndarray:
-    """Draws images uint8 [num, H, W, C], clipped and rounded to 0 … levels-1; the covariance may be singular."""
-    root = covariance_root(gaussian.cov)
-    rng = np.random.default_rng(seed)
-    images = np.empty((num, *gaussian.mean.shape), np.uint8)
-    for i in range(0, num, BATCH):
-        part = images[i : i + BATCH]
-        x = gaussian.mean + (rng.standard_normal((len(part), len(root))) @ root.T).reshape(part.shape)
-        part[...] = np.round(np.clip(x, 0, 1) * (levels - 1))
-    return images
+    rows, rng = images.reshape(len(images), -1), np.random.default_rng(seed)
+    mean = rows.mean(0)
+    drawn = np.zeros((num, rows.shape[1]))
+    for i in range(0, len(rows), BATCH):
+        part = rows[i : i + BATCH] - mean
+        drawn += rng.standard_normal((num, len(part))) @ part
+    drawn = mean + drawn / np.sqrt(len(rows) - 1)
+    return np.round(np.clip(drawn, 0, levels - 1)).astype(np.uint8).reshape(num, *images.shape[1:])

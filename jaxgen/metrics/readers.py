@@ -1,8 +1,7 @@
 """The networks that read images for the measures, as they ship: features of each bundled set, and a judge of `faces`.
 
-Each is a run of `configs/classifier_*.py`, written by `save` (`make readers` trains and
-writes all of them). A file holds the averaged weights, and its header what rebuilds the network and how well it
-reads.
+Each is a run of `configs/classifier_*.py`, written by `save` (`make readers` trains and writes all of them). A file
+holds the averaged weights, and its header what rebuilds the network and how well it reads.
 """
 
 from __future__ import annotations
@@ -33,6 +32,8 @@ FEATURES = {
 """Bundled set → the network whose features measure samples of it."""
 JUDGES = FEATURES | {"faces": "classifier_faces_judge"}
 """Bundled set → the network that reads labels of samples; that of `faces` has no part in the distances."""
+OWN_LABEL = {"emoji": "category"}
+"""Bundled set → what its judge calls the `label` of the set, where that is not `label`."""
 CHUNK = 500  # images a call of the network
 
 

@@ -25,12 +25,10 @@ def show(report: Mapping[str, Any]) -> None:
             table.add_row(name, f"{row['value']:.5g}", f"{row['standard_error']:.1g}")
         console.print(table)
     if "samples" in report:
-        kinds = [kind for kind in ("samples", "floor", "gaussian") if kind in report]
-        titles = {"samples": "samples", "floor": "floor", "gaussian": "baseline"}
         caption = "floor: real images of the split; baseline: a Gaussian of the pixels"
-        table = Table("measure", *(titles[kind] for kind in kinds), title="samples", caption=caption)
+        table = Table("measure", "samples", "floor", "baseline", title="samples", caption=caption)
         for name in report["samples"]:
-            table.add_row(name, *(f"{report[kind][name]:.4g}" for kind in kinds))
+            table.add_row(name, *(f"{report[kind][name]:.4g}" for kind in ("samples", "floor", "gaussian")))
         console.print(table)
     if "against" in report:
         other = report["against"]
@@ -43,10 +41,12 @@ def show(report: Mapping[str, Any]) -> None:
             if name.startswith("fd_difference"):
                 print(f"{name}: {row['difference']:.4g}, 95 % interval {row['low']:.4g} … {row['high']:.4g}")
     if "asked" in report:
-        table = Table("asked for", "balanced accuracy", "recall of each value", title="what the judge reads")
+        caption = "the judge's own accuracy is on real test images"
+        titles = ("asked for", "balanced accuracy", "recall of each value", "judge's own accuracy")
+        table = Table(*titles, title="what the judge reads", caption=caption)
         for name, row in report["asked"].items():
             recall = " ".join("–" if r is None else f"{r:.3f}" for r in row["recall"])
-            table.add_row(name, f"{row['balanced_accuracy']:.3f}", recall)
+            table.add_row(name, f"{row['balanced_accuracy']:.3f}", recall, f"{row['judge_accuracy']:.4f}")
         console.print(table)
 
 

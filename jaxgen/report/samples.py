@@ -45,8 +45,7 @@ def write_samples(path: str | os.PathLike[str], samples: Mapping[str, Any]) -> N
     """Writes what a method sampled to `path`, atomically, in the format that its suffix names.
 
     - `.png`: a grid of `image`, uint8 [N, H, W, C]; a row of `frames`, uint8 [N, F, H, W, C], for each sample where
-    there
-      are frames; or a scatter plot of the points `x` [N, 2].
+      there are frames; or a scatter plot of the points `x` [N, 2].
     - `.gif`: the frames in turn, each the grid of all samples.
     - `.npz`: every array under its own name, unchanged (bfloat16, which the format lacks, as float32).
     - `.txt`: the strings of `text`, one a line; lines of `---` part them where one of them has several lines.

@@ -46,6 +46,8 @@ def test_several_conditions_share_the_rows():
     two = [parse(FASHION, ("label",), f"label={i}") for i in (3, 5)]
     np.testing.assert_array_equal(spread(two, 5)["label"], [3, 3, 3, 5, 5])
     assert spread([], 5) == {}
+    with pytest.raises(ValueError, match="2 conditions need as many samples or more, not 1"):
+        spread(two, 1)
 
 
 @pytest.mark.parametrize(

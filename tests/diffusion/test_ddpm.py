@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +12,7 @@ from jaxgen.config import Experiment, TrainConfig
 from jaxgen.data import Images, Spec
 from jaxgen.diffusion import ddpm
 from jaxgen.diffusion.drawing import SampleConfig
-from jaxgen.diffusion.network import drop, predictor, target
+from jaxgen.diffusion.network import Denoiser, drop, predictor, read, target
 from jaxgen.nets.unet import UNetConfig
 from jaxgen.optimizer import AdamWConfig
 
@@ -119,13 +120,69 @@ def test_guidance_goes_from_the_open_prediction_through_the_asked_one():
 def test_conditions_are_dropped_whole_and_in_part():
     num = 20_000
     keys = jax.random.split(jax.random.key(0), 2)
-    cond = {"label": jnp.ones(num, jnp.int32), "attribute": jnp.ones((num, 3), jnp.int32)}
-    shown = drop(cond, jax.random.uniform(keys[0], (num,)), jax.random.uniform(keys[1], (num, 4)), 0.25)
-    label, attribute = (np.asarray(shown[key]) for key in ("label", "attribute"))
-    assert (label < 0).mean() == pytest.approx(0.25, abs=0.015)
-    assert np.all(attribute[label < 0] == -1)
-    kept = (attribute[label > 0] > 0).sum(1)  # a uniform share of three: 0, 1, 2 and 3 equally often
-    np.testing.assert_allclose(np.bincount(kept, minlength=4) / len(kept), 0.25, atol=0.015)
+    uniform, share = jax.random.uniform(keys[0], (num, 3)), jax.random.uniform(keys[1], (num, 4))
+    attribute = np.asarray(drop({"attribute": jnp.ones((num, 3), jnp.int32)}, uniform, share, 0.25)["attribute"])
+    kept = (attribute > 0).sum(1)  # dropped whole, or a uniform share of three: 0, 1, 2 and 3 equally often
+    expected = 0.25 * np.eye(4)[0] + 0.75 / 4
+    np.testing.assert_allclose(np.bincount(kept, minlength=4) / num, expected, atol=0.015)
+    cond = {"label": jnp.ones(num, jnp.int32), "tokens": jnp.ones((num, 3), jnp.int32)}
+    shown = drop(cond, uniform, share, 0.25)
+    label, tokens = np.asarray(shown["label"]) > 0, np.asarray(shown["tokens"]).any(1)
+    for seen, probability in ((label & tokens, 0.75**3), (label & ~tokens, 0.75**2 * 0.25), (tokens, 0.75**2)):
+        assert seen.mean() == pytest.approx(probability, abs=0.015)
+
+
+SIZES = {"label": (3,), "attribute": (2, 4), "tokens": (7,)}
+
+
+@pytest.fixture(scope="module")
+def denoiser():
+    """A network that takes every condition, with noise on its parameters, which start with an output of zero."""
+    net = Denoiser(dataclasses.replace(NET, multipliers=(1,), attention_resolutions=(8,)), 1, SIZES, text_width=6)
+    x, t = jax.random.normal(jax.random.key(0), (2, 8, 8, 1)), jnp.array([0.2, 0.7])
+    cond = {
+        "label": jnp.array([1, 1]),
+        "attribute": jnp.array([[1, 3], [1, 3]]),
+        "tokens": jnp.array([[3, 4, 0, 0], [3, 4, 0, 0]]),
+    }
+    params = jax.jit(net.init)(jax.random.key(1), x, t, cond)
+    keys = iter(jax.random.split(jax.random.key(2), len(jax.tree.leaves(params))))
+    params = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(next(keys), p.shape), params)
+    apply = jax.jit(net.apply)
+    return lambda **change: np.asarray(apply(params, x, t, cond | change)[0]), params
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"label": jnp.array([1, 2])},
+        {"label": jnp.array([1, -1])},
+        {"attribute": jnp.array([[1, 3], [1, 0]])},
+        {"attribute": jnp.array([[1, 3], [-1, 3]])},
+        {"tokens": jnp.array([[3, 4, 0, 0], [4, 3, 0, 0]])},
+        {"tokens": jnp.array([[3, 4, 0, 0], [3, 4, 5, 0]])},
+        {"tokens": jnp.array([[3, 4, 0, 0], [0, 0, 0, 0]])},
+    ],
+)
+def test_a_condition_changes_the_output_of_its_own_example(denoiser, change):
+    run, _ = denoiser
+    before, after = run(), run(**change)
+    np.testing.assert_allclose(after[0], before[0], atol=1e-6)
+    assert np.isfinite(after).all() and np.abs(after[1] - before[1]).max() > 1e-3
+
+
+def test_the_length_that_captions_are_padded_to_changes_nothing(denoiser):
+    run, params = denoiser
+    shorter = jax.tree.map(lambda p: p, params)
+    shorter["params"]["place"] = params["params"]["place"][:3]
+    net = Denoiser(dataclasses.replace(NET, multipliers=(1,), attention_resolutions=(8,)), 1, SIZES, text_width=6)
+    x, t = jax.random.normal(jax.random.key(0), (2, 8, 8, 1)), jnp.array([0.2, 0.7])
+    cond = {
+        "label": jnp.array([1, 1]),
+        "attribute": jnp.array([[1, 3], [1, 3]]),
+        "tokens": jnp.array([[3, 4, 0], [3, 4, 0]]),
+    }
+    np.testing.assert_allclose(jax.jit(net.apply)(shorter, x, t, cond)[0], run(), atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +217,48 @@ def test_metrics_of_the_hybrid_loss_and_the_bound(conditional):
     np.testing.assert_allclose(found["bits_per_dim/bound"][0], parts, rtol=1e-6)
     # Two images, half of the pixels' mass each: a perfect model needs 1/64 of a bit a pixel; log2 17 is no model.
     assert 1 / 64 < float(parts.mean()) < np.log2(17)
+
+
+def test_the_bound_is_its_sum_over_every_step():
+    """T = 4 and a network that says nothing: each step's term of the bound by its expectation over the noise."""
+    cfg = dataclasses.replace(CONFIG, net=TINY_NET, num_timesteps=4, sample=SampleConfig(steps=4))
+    method, batch = ddpm.make(cfg, SPEC), black_and_white(32)
+    state = jax.jit(method.init)(jax.random.key(0), batch)
+    keys = jax.random.split(jax.random.key(1), 200)
+    found = jax.jit(lambda keys: jax.lax.map(lambda key: method.evaluate(state, batch, key), keys))(keys)
+    schedule, x_0 = ddpm.schedules.cosine_schedule(4), ddpm.to_unit(batch["image"], 17)
+    total, error = {}, 0.0
+    for t in range(1, 5):
+        times = jnp.full((32 * 200,), t)
+        x = jnp.tile(x_0, (200, 1, 1, 1))
+        eps = jax.random.normal(jax.random.key(2), x.shape)
+        x_t = ddpm.schedules.q_sample(schedule, x, times, eps)
+        x_0_hat, eps_hat = read("v", schedule, x_t, times, jnp.zeros_like(x_t))
+        guess = ddpm.Denoised(jnp.clip(x_0_hat, -1, 1), eps_hat)
+        term = float(ddpm.bound.step_terms(schedule, x, x_t, times, guess, "posterior", 17).mean())
+        total["reconstruction" if t == 1 else "diffusion"] = total.get("diffusion", 0.0) + term
+        error += float(jnp.square(target("v", schedule, x, times, eps)).mean()) / 4
+    total["prior"] = float(ddpm.bound.prior_term(schedule, x_0).mean())
+    for name, expected in (*total.items(), ("bound", sum(total.values()))):
+        assert float(found[f"bits_per_dim/{name}"][0].mean()) == pytest.approx(expected, rel=0.01), name
+    assert float(found["loss"][0].mean()) == pytest.approx(error, rel=0.01)
+
+
+def test_self_conditioning_shows_the_guess_before(conditional):
+    """The guess of the first step is zero, that of later ones an image: a path of several steps needs them."""
+    _, state, _, _ = conditional
+    label = jnp.array([0, 1])
+    plain = dataclasses.replace(EVERYTHING, self_condition=False)
+    with pytest.raises(flax.errors.ScopeParamShapeError):  # the network that sees no guess has a smaller input
+        ddpm.make(plain, SPEC).sample(state, jax.random.key(0), 2, {"label": label})
+    kernel = state["ema"]["params"]["unet"]["conv_in"]["kernel"]
+    assert kernel.shape[2] == 2 and np.abs(kernel[:, :, 1]).max() > 0.01
+    deaf = jax.tree.map(lambda x: x, state)
+    deaf["ema"]["params"]["unet"]["conv_in"]["kernel"] = kernel.at[:, :, 1].set(0)
+    cfg = dataclasses.replace(EVERYTHING, sample=SampleConfig(sampler="ddim", steps=4, clip=False))
+    sample = jax.jit(ddpm.make(cfg, SPEC).sample, static_argnums=2)
+    hearing, not_hearing = (sample(s, jax.random.key(0), 2, {"label": label})["image"] for s in (state, deaf))
+    assert (hearing != not_hearing).any()
 
 
 def test_the_bound_teaches_the_variance_alone():
@@ -227,6 +326,8 @@ def test_a_known_part_is_kept_exactly(trained, options):
         ({"sample": SampleConfig(frames=4, interpolate=4)}, "exclude each other"),
         ({"sample": SampleConfig(interpolate=4, sampler="ancestral")}, "a sampler without noise"),
         ({"sample": SampleConfig(resample=4)}, "resample needs sampler=ancestral"),
+        ({"sample": SampleConfig(guidance=2.0)}, "needs a model with a condition"),
+        ({"sample": SampleConfig(guidance=2.0), "condition": ("label",), "condition_dropout": 0.0}, "dropout above 0"),
         ({"num_timesteps": 10}, "sample.steps=50"),
         ({"num_timesteps": 1}, "num_timesteps=1 must be 2 or more"),
         ({"min_snr": 0.0}, "min_snr=0.0 must be above 0"),

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from jaxgen.metrics.compare import bootstrap_difference
+from jaxgen.metrics.distances import frechet_distance, moments
 
 
 def first_mean(rows):
@@ -31,6 +32,23 @@ def test_the_interval_holds_the_truth_in_95_of_100_cases():
         _, low, high = bootstrap_difference(first_mean, a, b, 200, seed)
         held += low <= 0.5 <= high
     assert 0.90 <= held / 300 <= 0.98
+
+
+def test_the_interval_of_a_frechet_distance_stands_about_the_difference():
+    """Resampling adds to the distance of the set with the larger spread what it does not add to the other's."""
+    rng, dim = np.random.default_rng(4), 32
+    real = moments(rng.normal(size=(4000, dim)))
+    distance = lambda rows: frechet_distance(moments(rows), real).distance  # noqa: E731
+    z, held = rng.normal(size=(20, 100, dim)), 0
+    large = moments(1.2 * np.random.default_rng(5).normal(size=(200_000, dim)))
+    # Sets of 100 are biased as well; the truth for them is the mean over many.
+    expected = np.mean([distance(1.2 * x) - distance(x) for x in rng.normal(size=(200, 100, dim))])
+    assert expected > frechet_distance(large, real).distance
+    for x in z:
+        difference, low, high = bootstrap_difference(distance, 1.2 * x, x, 60)
+        assert low < difference < high
+        held += low <= expected <= high
+    assert held >= 17
 
 
 def test_the_interval_follows_the_seed():

@@ -35,22 +35,13 @@ SETS = {
 def test_the_readers_read_as_well_as_their_headers_say(name):
     reader, data = readers.load(name), Images(SETS[name]).load()
     target = "attribute" if "attribute" in data.spec.shapes else "label"
-    num = min(500, data.spec.count("test"))
+    num = data.spec.count("test")
     batch = data.read("test", np.arange(num), ("image", target))
-    labels = reader.read(batch["image"])[1]
-    for i, label in enumerate(reader.labels):
-        share = (labels[:, i] == batch[target].reshape(num, -1)[:, i]).mean()
-        said = reader.accuracy[label]
-        assert share == pytest.approx(said, abs=0.005 + 4 * np.sqrt(said * (1 - said) / num))
-
-
-def test_the_judge_of_faces_is_another_network_and_hardly_ever_wrong():
-    judge, features = readers.load("classifier_faces_judge"), readers.load("classifier_faces")
-    for label in ("smiling", "long_hair", "glasses", "hat"):
-        assert judge.accuracy[label] >= 0.99
-    images = Images("faces").load().read("test", np.arange(20), ("image",))["image"]
-    a, b = (reader.read(images)[0] for reader in (judge, features))
-    assert a.shape != b.shape or np.abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.5
+    labels, real = reader.read(batch["image"])[1], batch[target].reshape(num, -1)
+    share = {label: (labels[:, i] == real[:, i]).mean() for i, label in enumerate(reader.labels)}
+    assert share == pytest.approx(reader.accuracy, abs=0.003)  # measured before the weights were halved in precision
+    if name == "classifier_faces_judge":
+        assert min(share[label] for label in ("smiling", "long_hair", "glasses", "hat")) >= 0.99
 
 
 def test_mistakes_name_what_there_is(tmp_path):
