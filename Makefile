@@ -7,9 +7,9 @@ PACKAGING := pyproject.toml requirements.txt constraints.txt jaxgen/__init__.py
 .DELETE_ON_ERROR:
 .PHONY: demo test test-all lint format readers clean constraints
 
-# A tenth of the experiment's steps, at a higher rate.
-SHORT := --train.steps 500 --train.log-every 25 --train.sample-every 250 --train.save-every 250 --train.eval-every 500 \
-  --method.optimizer.decay-steps 500
+# A twentieth of the experiment's steps.
+SHORT := --train.steps 1000 --train.log-every 50 --train.sample-every 500 --train.save-every 500 \
+  --train.eval-every 1000 --method.optimizer.decay-steps 1000
 
 demo: $(VENV)/installed
 	$(BIN)/python train.py configs/ddpm_faces.py --workdir runs/demo $(SHORT)

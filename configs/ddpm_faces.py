@@ -15,7 +15,5 @@ config = Experiment(
         optimizer=AdamWConfig(learning_rate=2e-3, warmup_steps=50, decay_steps=20_000),
     ),
     data=Images("faces"),
-    train=TrainConfig(
-        steps=20_000, batch_size=32, log_every=100, sample_every=2000, eval_every=2000, save_every=2000
-    ),
+    train=TrainConfig(steps=20_000, batch_size=32, log_every=100, sample_every=2000, eval_every=2000, save_every=2000),
 )

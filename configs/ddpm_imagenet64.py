@@ -5,9 +5,10 @@ that paper lacks, costs a dropped label in ten.
 
 Prepare the data once: python -c "import tensorflow_datasets as tfds;
 tfds.builder('imagenet_resized/64x64', file_format='array_record').download_and_prepare()"
-Run: python train.py configs/ddpm_imagenet64.py --workdir gs://… on every host of a pod slice
-Expect: the paper reports FID 2.92 for its larger model of 270 M parameters; this has the shape of its
-smaller one, 122 M. Not run here: it needs accelerators.
+Run: python train.py configs/ddpm_imagenet64.py --workdir runs/ddpm_imagenet64
+Then: jaxgen evaluate runs/ddpm_imagenet64 --split validation (the data set has no test split)
+Expect: the paper reports FID 2.92 for its larger model of 270 M parameters; this has the shape of its smaller one,
+122 M. Not run here: it needs accelerators, in fours (fsdp); the batch of 128 splits over any divisor of it.
 """
 
 from jaxgen.config import Experiment, MeshConfig, TrainConfig

@@ -22,6 +22,7 @@ ACCELERATOR = {
     "ddpm_cifar10": ((32, 32, 3), 10, {"width": 32, "multipliers": (1, 2), "num_blocks": 1}),
     "ddpm_imagenet64": ((64, 64, 3), 1000, {"width": 32, "multipliers": (1, 1, 1, 1), "num_blocks": 1}),
 }
+PARAMETERS = {"ddpm_cifar10": 35_746_307, "ddpm_imagenet64": 121_575_942}  # 35.7 M and about 120 M in the papers
 
 
 def stand_in(name):
@@ -42,7 +43,9 @@ def test_config(path, monkeypatch):
         monkeypatch.setattr(Images, "load", lambda self: stand_in(path.stem))
     spec = config.data.load().spec
     method = catalog.make(config.method, spec)
-    jax.eval_shape(method.init, jax.random.key(0), spec.batch(config.train.batch_size, method.reads))
+    state = jax.eval_shape(method.init, jax.random.key(0), spec.batch(config.train.batch_size, method.reads))
+    if path.stem in PARAMETERS:
+        assert sum(leaf.size for leaf in jax.tree.leaves(state["params"])) == PARAMETERS[path.stem]
     tree = json.loads(json.dumps(experiment_to_json(config, catalog.kinds(), SOURCES)))
     assert experiment_from_json(tree, catalog.kinds(), SOURCES) == config
     docstring = ast.get_docstring(ast.parse(path.read_text()))

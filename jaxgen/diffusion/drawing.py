@@ -71,6 +71,33 @@ def check_drawing(cfg: SampleConfig, num_timesteps: int, learn_variance: bool) -
     samplers.time_steps(num_timesteps, cfg.steps)
 
 
+def slerp(a: jax.Array, b: jax.Array, weights: jax.Array) -> jax.Array:
+    """Spherical interpolation between noises: directions along the great circle, norms linearly (Shoemake 1985).
+
+    A straight line between two noises of norm r passes √½ r from the origin, where no noise of so many dimensions lies.
+
+    Args:
+      a: [B, …], at weight 0.
+      b: [B, …], at weight 1; not opposite to `a`, where the great circle is undefined.
+      weights: [N].
+
+    Returns:
+      [N, B, …].
+    """
+    flat = [x.reshape(1, len(x), -1) for x in (a, b)]
+    norms = [jnp.linalg.norm(x, axis=-1, keepdims=True) for x in flat]
+    u, v = (x / jnp.maximum(norm, jnp.finfo(x.dtype).tiny) for x, norm in zip(flat, norms, strict=True))
+    w = weights[:, None, None]
+    # Twice the angle of the half chords: exact for small angles too, where arccos is not.
+    chords = [jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (u - v, u + v)]
+    angle = 2 * jnp.arctan2(*chords)  # [1, B, 1]
+    apart = angle > 1e-4
+    safe = jnp.where(apart, angle, 1.0)
+    from_u, from_v = (jnp.where(apart, jnp.sin(part * safe) / jnp.sin(safe), part) for part in (1 - w, w))
+    mixed = ((1 - w) * norms[0] + w * norms[1]) * (from_u * u + from_v * v)
+    return mixed.reshape(len(weights), *a.shape)
+
+
 def walk(
     predict: Predict, schedule: Schedule, x_T: jax.Array, key: jax.Array, cfg: SampleConfig, path: bool = False
 ) -> jax.Array:
@@ -108,7 +135,7 @@ def draw(
     key_x, key_y, key_walk = jax.random.split(key, 3)
     x_T = jax.random.normal(key_x, (num, *shape))
     if cfg.interpolate:
-        rows = samplers.slerp(x_T, jax.random.normal(key_y, x_T.shape), jnp.linspace(0.0, 1.0, cfg.interpolate))
+        rows = slerp(x_T, jax.random.normal(key_y, x_T.shape), jnp.linspace(0.0, 1.0, cfg.interpolate))
         x_T = rows.swapaxes(0, 1).reshape(-1, *shape)
         given = jax.tree.map(lambda x: jnp.repeat(x, cfg.interpolate, 0), given)
     x = walk(make_predict(given), schedule, constrain(x_T), key_walk, cfg, path=cfg.frames > 0)

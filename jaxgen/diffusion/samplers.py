@@ -35,35 +35,8 @@ def time_steps(num_timesteps: int, steps: int) -> np.ndarray:
       ValueError: `steps` outside 1…T.
     """
     if not 1 <= steps <= num_timesteps:
-        raise ValueError(f"sample.steps={steps} must lie in 1…{num_timesteps} (num_timesteps)")
+        raise ValueError(f"steps={steps} must lie in 1…{num_timesteps} (num_timesteps)")
     return np.round(np.linspace(num_timesteps, 0, steps + 1)).astype(np.int32)
-
-
-def slerp(a: jax.Array, b: jax.Array, weights: jax.Array) -> jax.Array:
-    """Spherical interpolation between noises: directions along the great circle, norms linearly (Shoemake 1985).
-
-    A straight line between two noises of norm r passes √½ r from the origin, where no noise of so many dimensions lies.
-
-    Args:
-      a: [B, …], at weight 0.
-      b: [B, …], at weight 1; not opposite to `a`, where the great circle is undefined.
-      weights: [N].
-
-    Returns:
-      [N, B, …].
-    """
-    flat = [x.reshape(1, len(x), -1) for x in (a, b)]
-    norms = [jnp.linalg.norm(x, axis=-1, keepdims=True) for x in flat]
-    u, v = (x / jnp.maximum(norm, jnp.finfo(x.dtype).tiny) for x, norm in zip(flat, norms, strict=True))
-    w = weights[:, None, None]
-    # Twice the angle of the half chords: exact for small angles too, where arccos is not.
-    chords = [jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (u - v, u + v)]
-    angle = 2 * jnp.arctan2(*chords)  # [1, B, 1]
-    apart = angle > 1e-4
-    safe = jnp.where(apart, angle, 1.0)
-    from_u, from_v = (jnp.where(apart, jnp.sin(part * safe) / jnp.sin(safe), part) for part in (1 - w, w))
-    mixed = ((1 - w) * norms[0] + w * norms[1]) * (from_u * u + from_v * v)
-    return mixed.reshape(len(weights), *a.shape)
 
 
 class _Terms(NamedTuple):
@@ -197,7 +170,7 @@ def ddim(
       ValueError: `eta` or `steps` out of range.
     """
     if not 0 <= eta <= 1:
-        raise ValueError(f"sample.eta={eta} must lie in 0…1")
+        raise ValueError(f"eta={eta} must lie in 0…1")
     times = time_steps(schedule.num_timesteps, steps)
     t, s = times[:-1], times[1:]
     variance = eta**2 * posterior(schedule, t, s).variance

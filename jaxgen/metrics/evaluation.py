@@ -122,7 +122,7 @@ def measure(images: np.ndarray, reference: Reference) -> dict[str, float]:
     if reference.embed is not None and reference.features is not None:
         features = reference.embed(images)
         values["fd"] = frechet_distance(moments(features), moments(reference.features)).distance
-        values["kd"] = kernel_distance(features, reference.features).value
+        values["kd"], values["kd_standard_error"] = kernel_distance(features, reference.features)
         rows = np.random.default_rng(0).choice(len(reference.features), min(n, len(reference.features)), replace=False)
         found = precision_recall(reference.features[rows], features)
         values |= {"precision": found.precision, "recall": found.recall}

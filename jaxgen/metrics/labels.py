@@ -20,11 +20,6 @@ def _as_labels(labels: ArrayLike, num_classes: int, name: str) -> np.ndarray:
     return array
 
 
-def _entropy(shares: np.ndarray) -> float:
-    present = shares[shares > 0]
-    return float(-(present * np.log(present)).sum()) + 0.0  # not -0.0
-
-
 class ClassCoverage(NamedTuple):
     """Two histograms compared.
 
@@ -32,14 +27,11 @@ class ClassCoverage(NamedTuple):
       share: of the classes that the real data have, the share of which the samples have at least 10 % (`THRESHOLD`) of
         the real share; 1 where no class is missing.
       total_variation: half of Σ |real − fake|, in 0…1.
-      real_entropy, fake_entropy: in nats; exp(entropy) is an effective number of classes.
       real, fake: the shares of the classes [K].
     """
 
     share: float
     total_variation: float
-    real_entropy: float
-    fake_entropy: float
     real: np.ndarray
     fake: np.ndarray
 
@@ -56,7 +48,7 @@ def class_coverage(real_labels: ArrayLike, fake_labels: ArrayLike, num_classes: 
     )
     covered = fake[real > 0] >= THRESHOLD * real[real > 0]
     variation = float(np.abs(real - fake).sum() / 2)
-    return ClassCoverage(float(covered.mean()), variation, _entropy(real), _entropy(fake), real, fake)
+    return ClassCoverage(float(covered.mean()), variation, real, fake)
 
 
 class AttributeCoverage(NamedTuple):
@@ -64,8 +56,6 @@ class AttributeCoverage(NamedTuple):
 
     share: float
     total_variation: float
-    real_entropy: float
-    fake_entropy: float
     attributes: tuple[ClassCoverage, ...]
 
 
@@ -80,8 +70,8 @@ def attribute_coverage(real: ArrayLike, fake: ArrayLike, sizes: Sequence[int]) -
         if array.ndim != 2 or array.shape[1] != len(sizes) or not sizes:
             raise ValueError(f"{name} attributes must be [N, {len(sizes)}], one column a size, not {list(array.shape)}")
     attributes = tuple(class_coverage(real[:, a], fake[:, a], size) for a, size in enumerate(sizes))
-    share, variation, real_entropy, fake_entropy = np.mean([one[:4] for one in attributes], axis=0).tolist()
-    return AttributeCoverage(share, variation, real_entropy, fake_entropy, attributes)
+    share, variation = np.mean([one[:2] for one in attributes], axis=0).tolist()
+    return AttributeCoverage(share, variation, attributes)
 
 
 class BalancedAccuracy(NamedTuple):

@@ -328,7 +328,7 @@ def test_a_known_part_is_kept_exactly(trained, options):
         ({"sample": SampleConfig(resample=4)}, "resample needs sampler=ancestral"),
         ({"sample": SampleConfig(guidance=2.0)}, "needs a model with a condition"),
         ({"sample": SampleConfig(guidance=2.0), "condition": ("label",), "condition_dropout": 0.0}, "dropout above 0"),
-        ({"num_timesteps": 10}, "sample.steps=50"),
+        ({"num_timesteps": 10}, "steps=50 must lie in 1…10"),
         ({"num_timesteps": 1}, "num_timesteps=1 must be 2 or more"),
         ({"min_snr": 0.0}, "min_snr=0.0 must be above 0"),
         ({"accumulate": 0}, "method.accumulate=0 must be 1 or more"),

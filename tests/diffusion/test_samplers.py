@@ -8,6 +8,7 @@ from scipy import spatial, stats
 
 from closed_forms import gaussian, mixture
 from jaxgen.diffusion import samplers
+from jaxgen.diffusion.drawing import slerp
 from jaxgen.diffusion.schedules import (
     cosine_schedule,
     linear_schedule,
@@ -255,7 +256,7 @@ def test_options_that_cannot_be_followed_are_refused(sampler, options, message):
 def test_slerp_is_scipys_on_the_sphere_and_interpolates_norms():
     a, b = 3 * jax.random.normal(jax.random.key(0), (2, 2, 3, 1)), jax.random.normal(jax.random.key(1), (2, 2, 3, 1))
     weights = jnp.linspace(0.0, 1.0, 5)
-    mixed = np.asarray(samplers.slerp(a, b, weights))
+    mixed = np.asarray(slerp(a, b, weights))
     assert mixed.shape == (5, 2, 2, 3, 1)
     for i in range(2):
         u, v = (np.asarray(x[i], np.float64).ravel() for x in (a, b))
@@ -267,5 +268,5 @@ def test_slerp_is_scipys_on_the_sphere_and_interpolates_norms():
 def test_slerp_of_almost_equal_noises_is_a_straight_line():
     a = jax.random.normal(jax.random.key(0), (2, 4, 4, 1))
     for b in (a, a + 1e-5, 2 * a):
-        mixed = samplers.slerp(a, b, jnp.array([0.0, 0.25, 1.0]))
+        mixed = slerp(a, b, jnp.array([0.0, 0.25, 1.0]))
         np.testing.assert_allclose(mixed, jnp.stack([a, 0.75 * a + 0.25 * b, b]), atol=1e-5)

@@ -1,0 +1,55 @@
+"""Samples of a trained run: split over the devices of any mesh, and the same whatever it is."""
+
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+import harness
+from jaxgen import catalog
+from jaxgen.config import MeshConfig
+from jaxgen.program import abstract_state, make_sample
+from jaxgen.sharding import make_mesh
+from jaxgen.trained import Run, chunk_size, draw_samples
+
+
+@pytest.mark.parametrize(("ways", "num", "chunk"), [(8, 50, 56), (8, 1, 8), (1, 50, 50), (6, 5000, 258), (512, 9, 512)])
+def test_a_chunk_of_samples_splits_over_the_mesh(ways, num, chunk):
+    mesh = SimpleNamespace(shape={"data": ways, "fsdp": 1, "tensor": 1})
+    assert chunk_size(mesh, num) == chunk and chunk % ways == 0
+
+
+@pytest.fixture(scope="module")
+def run():
+    experiment = harness.tiny("ddpm")
+    spec = experiment.data.load().spec
+    return Run(None, experiment, spec, catalog.make(experiment.method, spec))
+
+
+def mesh_of(num):
+    return make_mesh(MeshConfig(data=num), jax.devices()[:num])
+
+
+def test_every_device_draws_its_share(run):
+    flops = {}
+    for num in (1, 8):
+        mesh = mesh_of(num)
+        with jax.set_mesh(mesh):
+            abstract = abstract_state(run.method, run.spec, 8, mesh, run.config.mesh)
+            lowered = make_sample(run.method, mesh).lower(abstract, jax.random.key(0), 16)
+            flops[num] = lowered.compile().cost_analysis()["flops"]
+    assert flops[8] < flops[1] / 6
+
+
+def test_samples_do_not_depend_on_their_number_or_the_devices(run):
+    found = {}
+    for devices, num in ((1, 3), (1, 11), (8, 11)):
+        mesh = mesh_of(devices)
+        with jax.set_mesh(mesh):
+            batch = {"image": np.zeros((1, *run.spec.shape("image")), np.uint8)}
+            state = jax.device_put(run.method.init(jax.random.key(0), batch), jax.NamedSharding(mesh, jax.P()))
+            found[devices, num] = draw_samples(run, mesh, state, num)["image"]
+    assert found[1, 11].shape[0] == 11
+    np.testing.assert_array_equal(found[1, 3], found[1, 11][:3])
+    np.testing.assert_array_equal(found[8, 11], found[1, 11])
