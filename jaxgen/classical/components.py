@@ -1,0 +1,140 @@
+"""Principal components as functions of arrays: three solvers, and the way there and back.
+
+Sources and objective stand in `pca`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxgen.classical.rows import matmul, over_rows
+
+BLOCKS = 4  # of a symmetric product, where D is BLOCKS · 64 or more: 10 of 16 are computed
+
+
+class Components(NamedTuple):
+    """A fitted subspace.
+
+    Attributes:
+      mean: m [D].
+      directions: V [K, D], orthonormal rows, the most telling first; of each the largest entry is positive.
+      variances: Λ [K], the data's variance along each.
+      total: [], the variance in all D directions; `variances / total` is the explained share.
+    """
+
+    mean: jax.Array
+    directions: jax.Array
+    variances: jax.Array
+    total: jax.Array
+
+
+def transform(found: Components, x: jax.Array, whiten: bool = False) -> jax.Array:
+    """The codes z = V (x − m), [n, D] → [n, K]; whitened, each of variance 1 over the data."""
+    z = matmul(x - found.mean[None], found.directions.T)
+    return z / _scale(found)[None] if whiten else z
+
+
+def inverse(found: Components, z: jax.Array, whiten: bool = False) -> jax.Array:
+    """m + Vᵀ z, [n, K] → [n, D]; `whiten` as in `transform`."""
+    return matmul(z * _scale(found)[None] if whiten else z, found.directions) + found.mean[None]
+
+
+def _scale(found: Components) -> jax.Array:
+    return jnp.sqrt(jnp.maximum(found.variances, jnp.finfo(found.variances.dtype).tiny))
+
+
+def orient(directions: jax.Array) -> jax.Array:
+    """Rows [K, D] with the sign under which each one's largest entry by magnitude is positive."""
+    largest = jnp.take_along_axis(directions, jnp.abs(directions).argmax(1)[:, None], 1)
+    return jnp.where(largest < 0, -directions, directions)
+
+
+def gram(x: jax.Array) -> jax.Array:
+    """xᵀx, [n, D] → [D, D], by the blocks on and above the diagonal."""
+    dim = x.shape[1]
+    if dim < 64 * BLOCKS:
+        return matmul(x.T, x)
+    edges = [round(dim * i / BLOCKS) for i in range(BLOCKS + 1)]
+    rows = [matmul(x[:, a:b].T, x[:, a:]) for a, b in zip(edges, edges[1:], strict=False)]
+    upper = jnp.triu(jnp.concatenate([jnp.pad(row, ((0, 0), (a, 0))) for a, row in zip(edges, rows, strict=False)]))
+    return upper + jnp.triu(upper, 1).T
+
+
+def moments(x: jax.Array, shift: jax.Array) -> tuple[tuple[jax.Array, jax.Array], tuple[()]]:
+    """Σ (x − shift) [D] and Σ (x − shift)(x − shift)ᵀ [D, D] over rows [n, D], for `over_rows`.
+
+    With a `shift` [D] near the mean nothing cancels when the covariance is made of them.
+    """
+    x = x - shift[None]
+    return (x.sum(0), gram(x)), ()
+
+
+def exact(x: jax.Array, num: int) -> Components:
+    """The first `num` components of x [N, D], num ≤ min(N, D), by its singular values; variances have N − 1 below."""
+    mean = x.mean(0)
+    _, values, directions = jnp.linalg.svd(x - mean[None], full_matrices=False)
+    variances = values**2 / (x.shape[0] - 1)
+    return Components(mean, orient(directions[:num]), variances[:num], variances.sum())
+
+
+def from_moments(shift: jax.Array, count: int, first: jax.Array, second: jax.Array, num: int) -> Components:
+    """The first `num` components by the eigenvectors of the covariance; arguments: see `moments`, of `count` rows.
+
+    Squaring the data costs half the digits: a variance below 1e-7 of the largest is noise in float32.
+    """
+    first = first / count
+    covariance = (second - count * first[:, None] * first[None]) / max(count - 1, 1)
+    values, vectors = jnp.linalg.eigh(covariance)
+    variances = jnp.maximum(values[::-1][:num], 0)
+    return Components(shift + first, orient(vectors.T[::-1][:num]), variances, jnp.trace(covariance))
+
+
+def from_covariance(x: jax.Array, num: int) -> Components:
+    """The same in one pass over x [N, D]; quick where D is small."""
+    shift = x[:1024].mean(0)
+    (first, second), _ = over_rows(moments, x, shift)
+    return from_moments(shift, x.shape[0], first, second, num)
+
+
+def random_basis(key: jax.Array, dim: int, num: int, dtype: jnp.dtype | type = jnp.float32) -> jax.Array:
+    """Random orthonormal columns [dim, num]."""
+    return jnp.linalg.qr(jax.random.normal(key, (dim, num), dtype))[0]
+
+
+def subspace(apply: Callable[[jax.Array], jax.Array], basis: jax.Array, num_iters: int) -> tuple[jax.Array, jax.Array]:
+    """Subspace iteration, and the best directions in the subspace (Rayleigh and Ritz).
+
+    Args:
+      apply: multiplication by a symmetric C ≥ 0, [D, L] → [D, L].
+      basis: where to start, orthonormal columns [D, L].
+      num_iters: iterations; the error of direction k falls by λ_{L+1} / λ_k each.
+
+    Returns:
+      Directions [L, D], orthonormal rows, and C's values along them [L], the largest first.
+    """
+    basis = jax.lax.fori_loop(0, num_iters, lambda i, basis: jnp.linalg.qr(apply(basis))[0], basis)
+    values, vectors = jnp.linalg.eigh(matmul(basis.T, apply(basis)))
+    return orient(matmul(basis, vectors).T[::-1]), jnp.maximum(values[::-1], 0)
+
+
+def randomized(key: jax.Array, x: jax.Array, num: int, oversampling: int = 10, num_iters: int = 4) -> Components:
+    """The first `num` components of x [N, D] by subspace iteration from num + oversampling random directions.
+
+    One pass over the data an iteration, D (num + oversampling) numbers of memory.
+    """
+    count, dim = x.shape
+    mean = over_rows(lambda rows: (rows.sum(0), ()), x)[0] / count
+
+    def centered(rows, basis, mean):
+        rows = rows - mean[None]
+        return (matmul(rows.T, matmul(rows, basis)), jnp.sum(rows**2)), ()
+
+    apply = lambda basis: over_rows(centered, x, basis, mean)[0][0] / (count - 1)
+    basis = random_basis(key, dim, min(num + oversampling, count, dim), x.dtype)
+    directions, values = subspace(apply, basis, num_iters)
+    total = over_rows(centered, x, basis[:, :1], mean)[0][1] / (count - 1)
+    return Components(mean, directions[:num], values[:num], total)
