@@ -15,7 +15,7 @@ from jaxgen.classical.estimators.base import Estimator, choose, make_key, precis
 from jaxgen.classical.rows import over_rows
 from jaxgen.classical.seeding import SEEDS, squared_distances
 
-_lloyd = jax.jit(lloyd.lloyd, static_argnames="max_iter")
+_lloyd = jax.jit(lloyd.lloyd)
 _assign = jax.jit(lambda x, weight, centroids: over_rows(lloyd.sums, (x, weight), centroids))
 _seed = jax.jit(lambda key, x, weight, num, init: SEEDS[init](key, x, num, weight), static_argnums=(3, 4))
 

@@ -13,8 +13,8 @@ from jaxgen.classical import factors
 from jaxgen.classical.estimators.base import FLOATS, Estimator, choose, make_key, precision
 from jaxgen.classical.nndsvd import Init, start
 
-_encode = jax.jit(factors.encode, static_argnames=("num_iters", "loss", "solver"))
-_fit = jax.jit(factors.fit, static_argnames=("max_iter", "loss", "solver"))
+_encode = jax.jit(factors.encode, static_argnames=("loss", "solver"))
+_fit = jax.jit(factors.fit, static_argnames=("loss", "solver"))
 _start = jax.jit(start, static_argnums=(2, 3))
 
 
