@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxgen.classical.rows import matmul, over_rows
 
-BLOCKS = 4  # of a symmetric product, where D is BLOCKS · 64 or more: 10 of 16 are computed
+BLOCKS = 4  # rows of blocks in a symmetric product, where D is 64 · BLOCKS or more: 10 of 16 blocks are computed
 
 
 class Components(NamedTuple):
@@ -53,24 +53,26 @@ def orient(directions: jax.Array) -> jax.Array:
     return jnp.where(largest < 0, -directions, directions)
 
 
-def gram(x: jax.Array) -> jax.Array:
-    """xᵀx, [n, D] → [D, D], by the blocks on and above the diagonal."""
-    dim = x.shape[1]
-    if dim < 64 * BLOCKS:
-        return matmul(x.T, x)
-    edges = [round(dim * i / BLOCKS) for i in range(BLOCKS + 1)]
-    rows = [matmul(x[:, a:b].T, x[:, a:]) for a, b in zip(edges, edges[1:], strict=False)]
-    upper = jnp.triu(jnp.concatenate([jnp.pad(row, ((0, 0), (a, 0))) for a, row in zip(edges, rows, strict=False)]))
-    return upper + jnp.triu(upper, 1).T
+def moments(
+    rows: jax.Array, shift: jax.Array, read: Callable[[jax.Array], jax.Array] = lambda x: x
+) -> tuple[jax.Array, jax.Array]:
+    """Σ (x − shift) [D] and Σ (x − shift)(x − shift)ᵀ [D, D] over rows [N, …], where x = read(rows) [n, D].
 
-
-def moments(x: jax.Array, shift: jax.Array) -> tuple[tuple[jax.Array, jax.Array], tuple[()]]:
-    """Σ (x − shift) [D] and Σ (x − shift)(x − shift)ᵀ [D, D] over rows [n, D], for `over_rows`.
-
-    With a `shift` [D] near the mean nothing cancels when the covariance is made of them.
+    With a `shift` [D] near the mean nothing cancels when the covariance is made of them. Of the symmetric product, only
+    blocks on and above the diagonal are computed, and put together once, at the end.
     """
-    x = x - shift[None]
-    return (x.sum(0), gram(x)), ()
+    dim = shift.shape[0]
+    num = BLOCKS if dim >= 64 * BLOCKS else 1
+    edges = [round(dim * i / num) for i in range(num + 1)]
+
+    def add(rows, shift):
+        x = read(rows) - shift[None]
+        return (x.sum(0), [matmul(x[:, a:b].T, x[:, a:]) for a, b in zip(edges, edges[1:], strict=False)]), ()
+
+    (first, blocks), _ = over_rows(add, rows, shift)
+    padded = [jnp.pad(block, ((0, 0), (a, 0))) for a, block in zip(edges, blocks, strict=False)]
+    upper = jnp.triu(jnp.concatenate(padded))
+    return first, upper + jnp.triu(upper, 1).T
 
 
 def exact(x: jax.Array, num: int) -> Components:
@@ -81,13 +83,13 @@ def exact(x: jax.Array, num: int) -> Components:
     return Components(mean, orient(directions[:num]), variances[:num], variances.sum())
 
 
-def from_moments(shift: jax.Array, count: int, first: jax.Array, second: jax.Array, num: int) -> Components:
+def from_moments(shift: jax.Array, count: int | jax.Array, first: jax.Array, second: jax.Array, num: int) -> Components:
     """The first `num` components by the eigenvectors of the covariance; arguments: see `moments`, of `count` rows.
 
     Squaring the data costs half the digits: a variance below 1e-7 of the largest is noise in float32.
     """
     first = first / count
-    covariance = (second - count * first[:, None] * first[None]) / max(count - 1, 1)
+    covariance = (second - count * first[:, None] * first[None]) / jnp.maximum(count - 1, 1)
     values, vectors = jnp.linalg.eigh(covariance)
     variances = jnp.maximum(values[::-1][:num], 0)
     return Components(shift + first, orient(vectors.T[::-1][:num]), variances, jnp.trace(covariance))
@@ -96,8 +98,7 @@ def from_moments(shift: jax.Array, count: int, first: jax.Array, second: jax.Arr
 def from_covariance(x: jax.Array, num: int) -> Components:
     """The same in one pass over x [N, D]; quick where D is small."""
     shift = x[:1024].mean(0)
-    (first, second), _ = over_rows(moments, x, shift)
-    return from_moments(shift, x.shape[0], first, second, num)
+    return from_moments(shift, x.shape[0], *moments(x, shift), num)
 
 
 def random_basis(key: jax.Array, dim: int, num: int, dtype: jnp.dtype | type = jnp.float32) -> jax.Array:

@@ -93,7 +93,7 @@ def make(cfg: Config, spec: Spec) -> Method:
 
     def step(state, batch, key):
         raw = batch[vec.key]
-        (first, second), _ = over_rows(lambda rows, shift: moments(vec.read(rows), shift), raw, state["shift"])
+        first, second = moments(raw, state["shift"], vec.read)
         count = state["count"] + raw.shape[0]
         grow = lambda mean, total: mean + (total - raw.shape[0] * mean) / count
         first, second = grow(state["first"], first), grow(state["second"], second)

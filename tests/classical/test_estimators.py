@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import harness
-from jaxgen.classical.estimators import NMF, PCA, AgglomerativeClustering, KMeans
+from jaxgen.classical.estimators import NMF, PCA, AgglomerativeClustering, KMeans, pca
 
 FAILS = {
     "KMeans": {
@@ -100,14 +100,19 @@ def test_a_share_of_the_variance_decides_the_number_of_components():
     assert ours.n_components_ == peer.n_components_ and ours.components_.shape == peer.components_.shape
 
 
-def test_pca_of_chunks_is_pca_of_all():
+def test_pca_of_chunks_is_pca_of_all(monkeypatch):
+    monkeypatch.setattr(pca, "CHUNK", 4 * 20)
     x = blobs()
-    whole, parts = PCA(2, svd_solver="full").fit(x), PCA(2)
+    whole, parts = PCA(2, svd_solver="full").fit(x), PCA(2, svd_solver="covariance_eigh")
     for part in np.split(x, 3):
         parts.partial_fit(part)
     np.testing.assert_allclose(parts.components_, whole.components_, atol=1e-9)
     np.testing.assert_allclose(parts.explained_variance_ratio_, whole.explained_variance_ratio_)
     assert parts.n_samples_ == 90
+    parts.fit(x[:50] + 5).partial_fit(x[50:] + 5)  # a fit forgets what came before it
+    assert parts.n_samples_ == 90
+    np.testing.assert_allclose(parts.components_, whole.components_, atol=1e-9)
+    np.testing.assert_allclose(parts.mean_, whole.mean_ + 5)
 
 
 def test_nmf_finds_parts_and_their_weights():

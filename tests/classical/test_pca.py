@@ -50,10 +50,15 @@ def test_codes_whiten_and_invert():
         np.testing.assert_allclose(spread, np.eye(61) if whiten else np.diag(found.variances), atol=2e-3)
 
 
-def test_the_symmetric_product_by_blocks_is_the_product():
-    x = jax.random.normal(jax.random.key(0), (40, 301))  # no multiple of the number of blocks
-    np.testing.assert_allclose(components.gram(x), x.T @ x, rtol=1e-5, atol=1e-4)
-    np.testing.assert_array_equal(components.gram(x), components.gram(x).T)
+@pytest.mark.parametrize("dim", [5, 301])  # one block; no multiple of the number of blocks
+def test_sums_of_products_by_blocks_are_the_sums(dim, monkeypatch):
+    monkeypatch.setitem(rows.CHUNK, "cpu", 7 * dim)
+    x, shift = jax.random.normal(jax.random.key(0), (40, dim)), jnp.arange(float(dim)) / dim
+    first, second = jax.jit(components.moments)(x, shift)
+    far = np.asarray(x - shift[None], np.float64)
+    np.testing.assert_allclose(first, far.sum(0), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(second, far.T @ far, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(second, second.T)
 
 
 def test_a_mean_far_from_zero_does_not_drown_the_variance():

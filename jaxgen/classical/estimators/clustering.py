@@ -17,6 +17,7 @@ from jaxgen.classical.seeding import SEEDS, squared_distances
 
 _lloyd = jax.jit(lloyd.lloyd)
 _assign = jax.jit(lambda x, weight, centroids: over_rows(lloyd.sums, (x, weight), centroids))
+_spread = jax.jit(lambda x: jnp.var(x, 0).mean())
 _seed = jax.jit(lambda key, x, weight, num, init: SEEDS[init](key, x, num, weight), static_argnums=(3, 4))
 
 
@@ -81,9 +82,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         if not given:
             choose("init", self.init, SEEDS)
         num = 1 if given else {"auto": 10 if self.init == "random" else 1}.get(self.n_init, self.n_init)
-        rng, tol = check_random_state(self.random_state), self.tol * x.var(0).mean()
+        rng, runs = check_random_state(self.random_state), []
         with precision(x):
-            rows, runs = jnp.asarray(x), []
+            rows, weight = jax.device_put((x, weight))
+            tol = self.tol * _spread(rows) if self.tol else 0.0
             for _ in range(num):
                 if given:
                     first = jnp.asarray(self.init, x.dtype)

@@ -12,13 +12,16 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from jaxgen.classical import components
 from jaxgen.classical.estimators.base import FLOATS, Estimator, choose, make_key, precision
-from jaxgen.classical.rows import over_rows
 
 _exact = jax.jit(components.exact, static_argnums=1)
-_from_covariance = jax.jit(components.from_covariance, static_argnums=1)
-_from_moments = jax.jit(components.from_moments, static_argnums=(1, 4))
+_from_moments = jax.jit(components.from_moments, static_argnums=4)
 _randomized = jax.jit(components.randomized, static_argnums=(2, 3, 4))
-_moments = jax.jit(lambda x, shift: over_rows(components.moments, x, shift)[0])
+CHUNK = 2**20  # elements that are handed to the device at once: the table is never copied whole
+
+
+@jax.jit
+def _add(sums: Any, x: jax.Array, shift: jax.Array) -> Any:
+    return jax.tree.map(jnp.add, sums, components.moments(x, shift))
 
 
 class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
@@ -54,7 +57,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     def fit(self, X, y=None):
         """Sets `components_` [K, D], `mean_`, `explained_variance_` and its `_ratio_`, `noise_variance_` and so on."""
         x = self._data(X, reset=True, ensure_min_samples=2)
-        most, wanted = min(x.shape), self.n_components
+        most, wanted, self._sums = min(x.shape), self.n_components, None
         num = most if wanted is None or 0 < wanted < 1 else wanted
         if not 1 <= num <= most:
             raise ValueError(f"n_components={wanted} must lie in 1…{most}, min(n_samples, n_features), or in (0, 1)")
@@ -64,23 +67,30 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
             tall, large = x.shape[1] <= 1000 and len(x) >= 10 * x.shape[1], max(x.shape) > 500 and num < 0.8 * most
             solver = "covariance_eigh" if tall else "randomized" if large else "full"
         with precision(x):
+            if solver == "covariance_eigh":
+                return self._stream(None, x, num)
             if solver == "randomized":
                 found = _randomized(make_key(self.random_state), x, num, self.n_oversamples, self.iterated_power)
             else:
-                found = {"full": _exact, "covariance_eigh": _from_covariance}[solver](x, num)
+                found = _exact(x, num)
         return self._set(found, len(x))
 
     def partial_fit(self, X, y=None):
-        """Adds rows to the sums that earlier calls left, and finds the components of all of them."""
-        past: Any = getattr(self, "_sums", None)
+        """Adds rows to those of earlier calls (of `fit` too, with "covariance_eigh"), and fits all of them."""
+        past = getattr(self, "_sums", None)
         x = validate_data(self, X, reset=past is None, dtype=FLOATS)
         with precision(x):
-            shift, count, first, second = past or (x.mean(0), 0, 0.0, 0.0)
-            more = _moments(x, shift)
-            self._sums = shift, count + len(x), np.asarray(first + more[0]), np.asarray(second + more[1])
-            num = self.n_components if isinstance(self.n_components, int) else x.shape[1]
-            found = _from_moments(*self._sums, num)
-        return self._set(found, count + len(x))
+            whole = isinstance(self.n_components, (int, np.integer))
+            return self._stream(past, x, self.n_components if whole else x.shape[1])
+
+    def _stream(self, past, x, num):
+        dim = x.shape[1]
+        shift, count, *sums = past or (x[:1024].mean(0), 0, np.zeros(dim, x.dtype), np.zeros((dim, dim), x.dtype))
+        size = max(CHUNK // dim, 1)
+        for i in range(0, len(x), size):
+            sums = _add(tuple(sums), x[i : i + size], shift)
+        self._sums = (shift, count + len(x), *map(np.asarray, sums))
+        return self._set(_from_moments(*self._sums, num), self._sums[1])
 
     def _set(self, found, count):
         mean, directions, variances, total = map(np.asarray, found)

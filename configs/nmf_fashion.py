@@ -1,0 +1,14 @@
+"""NMF of the bundled Fashion-MNIST: garments as sums of parts.
+
+Run: python train.py configs/nmf_fashion.py --workdir runs/nmf_fashion
+"""
+
+from jaxgen.classical import nmf
+from jaxgen.config import Experiment, TrainConfig
+from jaxgen.data import Images
+
+config = Experiment(
+    method=nmf.Config(num_parts=64),
+    data=Images("fashion", validation=784),
+    train=TrainConfig(steps=90, batch_size=1024, log_every=9, sample_every=0, eval_every=30, save_every=90),
+)
