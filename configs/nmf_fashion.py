@@ -10,5 +10,5 @@ from jaxgen.data import Images
 config = Experiment(
     method=nmf.Config(num_parts=64),
     data=Images("fashion", validation=784),
-    train=TrainConfig(steps=90, batch_size=1024, log_every=9, sample_every=0, eval_every=30, save_every=90),
+    train=TrainConfig(steps=270, batch_size=1024, log_every=9, sample_every=90, eval_every=90, save_every=90),
 )

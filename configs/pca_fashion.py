@@ -10,5 +10,7 @@ from jaxgen.data import Images
 config = Experiment(
     method=pca.Config(num_components=64),
     data=Images("fashion", validation=784),
-    train=TrainConfig(steps=9, batch_size=1024, log_every=1, sample_every=0, eval_every=9, save_every=9),
+    train=TrainConfig(
+        steps=9, batch_size=1024, log_every=1, sample_every=9, eval_every=9, save_every=9, num_samples=36
+    ),
 )

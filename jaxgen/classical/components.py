@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.classical.rows import matmul, over_rows
+from jaxgen.classical.subspace import orient, random_directions, subspace
 
 BLOCKS = 4  # rows of blocks in a symmetric product, where D is 64 · BLOCKS or more: 10 of 16 blocks are computed
 
@@ -47,12 +48,6 @@ def _scale(found: Components) -> jax.Array:
     return jnp.sqrt(jnp.maximum(found.variances, jnp.finfo(found.variances.dtype).tiny))
 
 
-def orient(directions: jax.Array) -> jax.Array:
-    """Rows [K, D] with the sign under which each one's largest entry by magnitude is positive."""
-    largest = jnp.take_along_axis(directions, jnp.abs(directions).argmax(1)[:, None], 1)
-    return jnp.where(largest < 0, -directions, directions)
-
-
 def moments(
     rows: jax.Array, shift: jax.Array, read: Callable[[jax.Array], jax.Array] = lambda x: x
 ) -> tuple[jax.Array, jax.Array]:
@@ -78,7 +73,8 @@ def moments(
 def exact(x: jax.Array, num: int) -> Components:
     """The first `num` components of x [N, D], num ≤ min(N, D), by its singular values; variances have N − 1 below."""
     mean = x.mean(0)
-    _, values, directions = jnp.linalg.svd(x - mean[None], full_matrices=False)
+    triangle = jnp.linalg.qr(x - mean[None], mode="r")  # has the data's singular values and right singular vectors
+    _, values, directions = jnp.linalg.svd(triangle, full_matrices=False)
     variances = values**2 / (x.shape[0] - 1)
     return Components(mean, orient(directions[:num]), variances[:num], variances.sum())
 
@@ -101,27 +97,6 @@ def from_covariance(x: jax.Array, num: int) -> Components:
     return from_moments(shift, x.shape[0], *moments(x, shift), num)
 
 
-def random_basis(key: jax.Array, dim: int, num: int, dtype: jnp.dtype | type = jnp.float32) -> jax.Array:
-    """Random orthonormal columns [dim, num]."""
-    return jnp.linalg.qr(jax.random.normal(key, (dim, num), dtype))[0]
-
-
-def subspace(apply: Callable[[jax.Array], jax.Array], basis: jax.Array, num_iters: int) -> tuple[jax.Array, jax.Array]:
-    """Subspace iteration, and the best directions in the subspace (Rayleigh and Ritz).
-
-    Args:
-      apply: multiplication by a symmetric C ≥ 0, [D, L] → [D, L].
-      basis: where to start, orthonormal columns [D, L].
-      num_iters: iterations; the error of direction k falls by λ_{L+1} / λ_k each.
-
-    Returns:
-      Directions [L, D], orthonormal rows, and C's values along them [L], the largest first.
-    """
-    basis = jax.lax.fori_loop(0, num_iters, lambda i, basis: jnp.linalg.qr(apply(basis))[0], basis)
-    values, vectors = jnp.linalg.eigh(matmul(basis.T, apply(basis)))
-    return orient(matmul(basis, vectors).T[::-1]), jnp.maximum(values[::-1], 0)
-
-
 def randomized(key: jax.Array, x: jax.Array, num: int, oversampling: int = 10, num_iters: int = 4) -> Components:
     """The first `num` components of x [N, D] by subspace iteration from num + oversampling random directions.
 
@@ -130,12 +105,12 @@ def randomized(key: jax.Array, x: jax.Array, num: int, oversampling: int = 10, n
     count, dim = x.shape
     mean = over_rows(lambda rows: (rows.sum(0), ()), x)[0] / count
 
-    def centered(rows, basis, mean):
+    def centered(rows, directions, mean):
         rows = rows - mean[None]
-        return (matmul(rows.T, matmul(rows, basis)), jnp.sum(rows**2)), ()
+        return (matmul(matmul(rows, directions.T).T, rows), jnp.sum(rows**2)), ()
 
-    apply = lambda basis: over_rows(centered, x, basis, mean)[0][0] / (count - 1)
-    basis = random_basis(key, dim, min(num + oversampling, count, dim), x.dtype)
-    directions, values = subspace(apply, basis, num_iters)
-    total = over_rows(centered, x, basis[:, :1], mean)[0][1] / (count - 1)
+    apply = lambda directions: over_rows(centered, x, directions, mean)[0][0] / (count - 1)
+    first = random_directions(key, min(num + oversampling, count, dim), dim, x.dtype)
+    directions, values = subspace(apply, first, num_iters)
+    total = over_rows(centered, x, first[:1], mean)[0][1] / (count - 1)
     return Components(mean, directions[:num], values[:num], total)

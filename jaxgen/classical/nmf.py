@@ -55,7 +55,7 @@ class Config:
     """How the first batch yields the first parts: `nndsvda`, `nndsvd` or `random`; ratings start at random."""
     num_inner: int = 20
     """Updates of the weights a batch, and of the parts (or of a factor an epoch, for ratings)."""
-    forget: float = 0.7
+    forget: float = 0.3
     """Weight of the products of an epoch ago, where a batch is not the whole training set."""
     l2: float = 0.0
     """Ratings: λ of the penalty λ (‖W‖² + ‖H‖²)."""

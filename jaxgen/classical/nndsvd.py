@@ -7,9 +7,9 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from jaxgen.classical.components import random_basis, subspace
 from jaxgen.classical.factors import EPS
 from jaxgen.classical.rows import matmul, over_rows
+from jaxgen.classical.subspace import random_directions, subspace
 
 Init = Literal["nndsvda", "nndsvd", "random"]
 
@@ -26,9 +26,10 @@ def start(key: jax.Array, x: jax.Array, num: int, init: Init) -> tuple[jax.Array
         scale = jnp.sqrt(x.mean() / num)
         draw = lambda key, *shape: scale * jnp.abs(jax.random.normal(key, shape, x.dtype))
         return draw(key_w, x.shape[0], num), draw(key_h, num, x.shape[1])
-    apply = lambda v: over_rows(lambda rows, v: (matmul(rows.T, matmul(rows, v)), ()), x, v)[0]
-    right, squares = subspace(apply, random_basis(key, x.shape[1], min(num + 10, *x.shape), x.dtype), 7)
-    right, values = right[:num].T, jnp.sqrt(squares[:num])  # [D, K], [K]
+    apply = lambda rows: over_rows(lambda x, v: (matmul(matmul(x, v.T).T, x), ()), x, rows)[0]
+    first = random_directions(key, min(num + 10, *x.shape), x.shape[1], x.dtype)
+    directions, squares = subspace(apply, first, 7)
+    right, values = directions[:num].T, jnp.sqrt(squares[:num])  # [D, K], [K]
     left = matmul(x, right) / jnp.maximum(values, EPS)[None]
 
     def halves(sign):

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from jaxgen.classical.components import Components, inverse, moments, random_basis, subspace, transform
+from jaxgen.classical.components import Components, inverse, moments, transform
 from jaxgen.classical.rows import matmul, over_rows, vectors
+from jaxgen.classical.subspace import random_directions, subspace
 from jaxgen.config import closest
 from jaxgen.method import Method
 
@@ -81,7 +82,7 @@ def make(cfg: Config, spec: Spec) -> Method:
     def init(key, batch, warm=None):
         raw, dim = batch[vec.key], vec.dim
         shift = over_rows(lambda rows: (vec.read(rows).sum(0), ()), raw)[0] / raw.shape[0]
-        directions = random_basis(key, dim, width).T
+        directions = random_directions(key, width, dim)
         project = lambda rows, shift, v: (jnp.sum(matmul(vec.read(rows) - shift[None], v.T) ** 2, 0), ())
         variances = over_rows(project, raw, shift, directions)[0] / raw.shape[0]
         nothing = {"count": jnp.zeros(()), "first": jnp.zeros(dim), "second": jnp.zeros((dim, dim))}
@@ -97,8 +98,8 @@ def make(cfg: Config, spec: Spec) -> Method:
         count = state["count"] + raw.shape[0]
         grow = lambda mean, total: mean + (total - raw.shape[0] * mean) / count
         first, second = grow(state["first"], first), grow(state["second"], second)
-        apply = lambda basis: matmul(second, basis) - first[:, None] * matmul(first[None], basis)
-        directions, variances = subspace(apply, state["directions"].T, cfg.num_iters)
+        apply = lambda rows: matmul(rows, second) - matmul(rows, first)[:, None] * first[None]
+        directions, variances = subspace(apply, state["directions"], cfg.num_iters)
         state = {**state, "count": count, "first": first, "second": second}
         state |= {"directions": directions, "variances": variances}
         found = components(state)

@@ -7,7 +7,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 import harness
-from jaxgen.classical import components, pca, rows
+from jaxgen.classical import components, pca, rows, subspace
 from jaxgen.config import Experiment, MeshConfig, TrainConfig
 from jaxgen.data import Images, Spec
 from jaxgen.sharding import BATCH, make_mesh
@@ -72,13 +72,26 @@ def test_a_mean_far_from_zero_does_not_drown_the_variance():
 
 def test_subspace_iteration_finds_what_a_small_matrix_has():
     values = jnp.array([9.0, 4.0, 1.0, 0.25, 0.0])
-    basis = components.random_basis(jax.random.key(1), 5, 5)
-    matrix = basis @ jnp.diag(values) @ basis.T
-    start = components.random_basis(jax.random.key(2), 5, 3)
-    directions, found = components.subspace(lambda v: matrix @ v, start, 40)
+    vectors = subspace.random_directions(jax.random.key(1), 5, 5)
+    matrix = vectors.T @ jnp.diag(values) @ vectors
+    start = subspace.random_directions(jax.random.key(2), 3, 5)
+    directions, found = subspace.subspace(lambda rows: rows @ matrix, start, 40)
     np.testing.assert_allclose(found, values[:3], rtol=1e-4)
-    np.testing.assert_allclose(jnp.abs(directions @ basis[:, :3]), np.eye(3), atol=1e-3)
+    np.testing.assert_allclose(jnp.abs(directions @ vectors[:3].T), np.eye(3), atol=1e-3)
     assert (np.take_along_axis(np.asarray(directions), np.abs(directions).argmax(1)[:, None], 1) > 0).all()
+
+
+def test_rows_become_orthonormal_and_keep_their_span():
+    """Of nearly dependent ones as well, row 3 differs from row 2 by 1e-3, and of wholly dependent ones."""
+    x = np.array(jax.random.normal(jax.random.key(0), (4, 9)))
+    x[3] = x[2] + 1e-3 * x[3]
+    found = subspace.orthonormal(jnp.asarray(x))
+    np.testing.assert_allclose(found @ found.T, np.eye(4), atol=1e-6)
+    q, r = np.linalg.qr(x.T)
+    np.testing.assert_allclose(found, (q * np.sign(np.diag(r))).T, atol=1e-3)
+    square = jax.random.normal(jax.random.key(1), (12, 3)) @ jax.random.normal(jax.random.key(2), (3, 12))
+    found = subspace.orthonormal(square)
+    np.testing.assert_allclose(found @ found.T, np.eye(12), atol=1e-5)
 
 
 @pytest.mark.parametrize("devices", [1, 8])

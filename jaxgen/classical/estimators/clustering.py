@@ -92,7 +92,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
                 else:
                     first = _seed(make_key(rng), rows, weight, self.n_clusters, self.init)
                 runs.append(self._run(rows, first, tol, weight, rng))
-        best = min(runs, key=lambda run: run[2])
+        best = min(runs, key=lambda run: float(run[2]))
         self.cluster_centers_, self.labels_ = np.asarray(best[0]), np.asarray(best[1])
         self.inertia_, self.n_iter_ = float(best[2]), int(best[3])
         self._n_features_out = self.n_clusters

@@ -38,7 +38,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         init=None,
         solver="hals",
         beta_loss="frobenius",
-        tol=1e-4,
+        tol=1e-6,
         max_iter=200,
         random_state=None,
     ):

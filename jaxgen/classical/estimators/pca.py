@@ -16,7 +16,7 @@ from jaxgen.classical.estimators.base import FLOATS, Estimator, choose, make_key
 _exact = jax.jit(components.exact, static_argnums=1)
 _from_moments = jax.jit(components.from_moments, static_argnums=4)
 _randomized = jax.jit(components.randomized, static_argnums=(2, 3, 4))
-CHUNK = 2**20  # elements that are handed to the device at once: the table is never copied whole
+CHUNK = 2**22  # elements that are handed to the device at once: the table is never copied whole
 
 
 @jax.jit
