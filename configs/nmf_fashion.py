@@ -1,6 +1,8 @@
 """NMF of the bundled Fashion-MNIST: garments as sums of parts.
 
 Run: python train.py configs/nmf_fashion.py --workdir runs/nmf_fashion
+Time: 17 seconds on 2 CPU cores that had other work
+Expect: eval/loss, the squared error a pixel on held-out images, of 0.0132
 """
 
 from jaxgen.classical import nmf

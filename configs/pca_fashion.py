@@ -1,6 +1,8 @@
 """PCA of the bundled Fashion-MNIST: the covariance in one pass over the images.
 
 Run: python train.py configs/pca_fashion.py --workdir runs/pca_fashion
+Time: 11 seconds on 2 CPU cores that had other work
+Expect: eval/unexplained, the share of the held-out variance that 64 components lose, of 0.1165
 """
 
 from jaxgen.classical import pca

@@ -20,12 +20,19 @@ def start(key: jax.Array, x: jax.Array, num: int, init: Init) -> tuple[jax.Array
     - `nndsvd`: the leading singular pairs, of each the sign whose positive halves weigh more (Boutsidis & Gallopoulos
       2008). Zeros stay zeros under multiplicative updates: `nndsvda` puts the mean of x in their place.
     - `random`: half-normal, scaled to the mean of x.
+
+    Raises:
+      ValueError: a start from singular vectors, and more parts than rows or columns.
     """
     if init == "random":
         key_w, key_h = jax.random.split(key)
         scale = jnp.sqrt(x.mean() / num)
         draw = lambda key, *shape: scale * jnp.abs(jax.random.normal(key, shape, x.dtype))
         return draw(key_w, x.shape[0], num), draw(key_h, num, x.shape[1])
+    if num > min(x.shape):
+        raise ValueError(
+            f"init={init!r} needs {num} rows and columns or more, as many as parts, not {x.shape}; or 'random'"
+        )
     apply = lambda rows: over_rows(lambda x, v: (matmul(matmul(x, v.T).T, x), ()), x, rows)[0]
     first = random_directions(key, min(num + 10, *x.shape), x.shape[1], x.dtype)
     directions, squares = subspace(apply, first, 7)

@@ -73,8 +73,8 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         num = x.shape[1] if self.n_components is None else self.n_components
         init = self.init or ("nndsvda" if num <= min(x.shape) else "random")
         choose("init", init, get_args(Init))
-        if num < 1 or (init != "random" and num > min(x.shape)):
-            raise ValueError(f"n_components={num} must be 1 or more, and min(n_samples, n_features) at most for {init}")
+        if num < 1:
+            raise ValueError(f"n_components={num} must be 1 or more")
         with precision(x):
             if W is None or H is None:
                 W, H = _start(make_key(self.random_state), x, num, init)
