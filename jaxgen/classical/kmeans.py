@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.classical.lloyd import minibatch, move, restart, sums, zeros
-from jaxgen.classical.rows import in_epochs, over_rows, vectors
+from jaxgen.classical.rows import in_epochs, over_rows, refuse_condition, vectors
 from jaxgen.classical.seeding import SEEDS
 from jaxgen.config import closest
 from jaxgen.method import Method
@@ -116,6 +116,7 @@ def make(cfg: Config, spec: Spec) -> Method:
         return state, {"loss": total["inertia"] / size, "shift": shift}
 
     def sample(state, key, num_samples, cond=None):
+        refuse_condition(cond)
         order = jax.random.permutation(key, num)[jnp.arange(num_samples) % num]
         return vec.write(state["centroids"][order])
 

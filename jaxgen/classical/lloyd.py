@@ -103,7 +103,7 @@ def minibatch(centroids: jax.Array, counts: jax.Array, total: Sums) -> tuple[jax
     """Sculley's update with a batch's sums: the mean of all examples so far; centroids [K, D] and counts [K]."""
     counts = counts + total["weight"]
     moved = total["x"] - total["weight"][:, None] * centroids
-    return centroids + moved / jnp.maximum(counts, 1)[:, None], counts
+    return centroids + moved / jnp.maximum(counts, 1e-12)[:, None], counts
 
 
 def restart(

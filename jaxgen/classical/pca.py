@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.classical.components import Components, inverse, moments, transform
-from jaxgen.classical.rows import matmul, over_rows, vectors
+from jaxgen.classical.rows import matmul, over_rows, refuse_condition, vectors
 from jaxgen.classical.subspace import random_directions, subspace
 from jaxgen.config import closest
 from jaxgen.method import Method
@@ -110,6 +110,7 @@ def make(cfg: Config, spec: Spec) -> Method:
         }
 
     def sample(state, key, num_samples, cond=None):
+        refuse_condition(cond)
         found = components(state)
         if cfg.sample.what == "draws":
             return vec.write(inverse(found, jax.random.normal(key, (num_samples, num)), whiten=True))

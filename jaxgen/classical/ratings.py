@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.classical.factors import SOLVERS
-from jaxgen.classical.rows import in_epochs, matmul
+from jaxgen.classical.rows import in_epochs, matmul, refuse_condition
 from jaxgen.method import Method
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ def make(cfg: Config, spec: Spec) -> Method:
         return state, {"loss": carry["loss"]}
 
     def sample(state, key, num_samples, cond=None):
+        refuse_condition(cond, "user")
         order = jax.random.permutation(key, num_users)[jnp.arange(num_samples) % num_users]
         users = jnp.asarray(cond["user"]) if cond else order
         return recommend(state["factors"], users, num_users, cfg.sample.top_n, state.get("rated"))

@@ -74,6 +74,14 @@ def test_minibatches_find_clear_clusters_and_the_seed_decides():
     assert a.n_iter_ < 300
 
 
+def test_weights_of_minibatches_may_be_small():
+    """Only their proportions count."""
+    x = blobs(64)
+    fit = lambda weight: KMeans(3, batch_size=32, max_iter=3, random_state=0).fit(x, sample_weight=weight)
+    weight = np.random.default_rng(1).uniform(0.5, 1, 64)
+    np.testing.assert_allclose(fit(weight).cluster_centers_, fit(weight * 1e-3).cluster_centers_, rtol=1e-6)
+
+
 @pytest.mark.parametrize("solver", ["full", "covariance_eigh", "randomized", "auto"])
 @pytest.mark.parametrize("whiten", [False, True])
 def test_pca_gives_the_codes_and_figures_of_scikit_learn(solver, whiten):
@@ -165,6 +173,8 @@ def test_estimators_clone_and_join_pipelines():
         (lambda: KMeans(init="kmeans||"), r"unknown init='kmeans\|\|' \(did you mean k-means\|\|\?\)"),
         (lambda: KMeans(91), "n_samples=90 should be >= n_clusters=91"),
         (lambda: KMeans(3, init=np.zeros((2, 4))), r"init has the shape \(2, 4\), not \(3, 4\)"),
+        (lambda: KMeans(3, batch_size=0), "batch_size=0 must be 1 or more"),
+        (lambda: KMeans(3, n_init=0), "n_init=0 must be 1 or more"),
         (lambda: PCA(5), r"n_components=5 must lie in 1…4"),
         (lambda: PCA(svd_solver="ful"), r"unknown svd_solver='ful' \(did you mean full\?\)"),
         (lambda: NMF(solver="cd"), "unknown solver='cd'; there are: hals, mu"),

@@ -155,6 +155,8 @@ def test_samples_are_the_centroids_each_as_often_as_another():
     np.testing.assert_array_equal(image[:3], image[3:])
     assert {im.tobytes() for im in image} <= {im.tobytes() for im in batch["image"]}  # untrained: rows of the batch
     assert len({im.tobytes() for im in image}) == 3
+    with pytest.raises(ValueError, match="cannot take the condition label; those it takes: none"):
+        method.sample(state, jax.random.key(1), 6, {"label": jnp.zeros(6)})
 
 
 @pytest.mark.parametrize(

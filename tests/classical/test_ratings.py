@@ -126,6 +126,8 @@ def test_samples_recommend_to_the_users_asked_for_or_to_all():
     sample = jax.jit(method.sample, static_argnums=2)
     asked = sample(state, jax.random.key(2), 3, {"user": jnp.array([5, 0, 5])})
     np.testing.assert_array_equal(asked["user"], [5, 0, 5])
+    with pytest.raises(ValueError, match="cannot take the condition item; those it takes: user"):
+        method.sample(state, jax.random.key(2), 3, {"item": jnp.array([5, 0, 5])})
     assert asked["item"].shape == asked["score"].shape == (3, 4)
     rated = set(zip(train["user"].tolist(), train["item"].tolist(), strict=True))
     (num_users,) = data.spec.sizes["user"]

@@ -82,6 +82,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         if not given:
             choose("init", self.init, SEEDS)
         num = 1 if given else {"auto": 10 if self.init == "random" else 1}.get(self.n_init, self.n_init)
+        counts = {"n_init": num, "max_iter": self.max_iter, "batch_size": self.batch_size}
+        for name, value in counts.items():
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} must be 1 or more")
         rng, runs = check_random_state(self.random_state), []
         with precision(x):
             rows, weight = jax.device_put((x, weight))
