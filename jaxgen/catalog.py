@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from jaxgen.classical import kmeans, nmf, pca
 from jaxgen.config import kind_of
 from jaxgen.data import Spec
 from jaxgen.diffusion import ddpm
@@ -13,6 +14,9 @@ from jaxgen.metrics import classifier
 CATALOG: dict[str, tuple[type, Any]] = {
     "classifier": (classifier.Config, classifier.make),
     "ddpm": (ddpm.Config, ddpm.make),
+    "kmeans": (kmeans.Config, kmeans.make),
+    "pca": (pca.Config, pca.make),
+    "nmf": (nmf.Config, nmf.make),
 }
 
 
