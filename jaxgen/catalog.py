@@ -8,9 +8,12 @@ from jaxgen.config import kind_of
 from jaxgen.data import Spec
 from jaxgen.diffusion import ddpm
 from jaxgen.method import Method
+from jaxgen.words import doc2vec, word2vec
 
 CATALOG: dict[str, tuple[type, Any]] = {
     "ddpm": (ddpm.Config, ddpm.make),
+    "word2vec": (word2vec.Config, word2vec.make),
+    "doc2vec": (doc2vec.Config, doc2vec.make),
 }
 
 

@@ -31,7 +31,7 @@ from jaxgen.config import (
 from jaxgen.data import SOURCES, Spec
 from jaxgen.method import Method
 from jaxgen.program import abstract_state, keys_of, make_evaluate, make_sample
-from jaxgen.report.samples import check_suffix, default_suffix, write_samples
+from jaxgen.report.samples import check_suffix, default_suffix, named_key, with_text, write_samples
 from jaxgen.sharding import AXES, check_batch, make_mesh
 from jaxgen.watch import NonFiniteError
 
@@ -156,13 +156,15 @@ def sample(args: Sequence[str]) -> int:
     with jax.set_mesh(mesh):
         abstract = abstract_state(run.method, run.spec, run.config.train.batch_size, mesh, run.config.mesh)
         shapes = jax.eval_shape(draw, abstract, key, chunk)
+        if key_of_names := named_key(shapes, run.spec.names):
+            shapes = {**shapes, "text": shapes[key_of_names]}
         out = known.out or known.run / f"samples{default_suffix(shapes)}"
         check_suffix(out, shapes)
         found = restore(known.run, run, abstract, known.checkpoint)
         keys = [jax.random.fold_in(key, i) for i in range(-(-known.num // chunk))]
         parts = [jax.device_get(draw(found.state, k, chunk)) for k in keys]
     samples = jax.tree.map(lambda *xs: np.concatenate(xs)[: known.num], *parts)
-    write_samples(out, samples)
+    write_samples(out, with_text(samples, run.spec.names))
     print(f"{out}: {known.num} samples of {known.run} at step {found.step}")
     return 0
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -36,11 +36,13 @@ class Spec:
     counts: Mapping[str, int]
     """Split ("train", "validation", "test") → number of examples; a split without examples is left out."""
     names: Mapping[str, tuple[str, ...]]
-    """"label" → class names; "attribute" → attribute names; empty where the data has neither."""
+    """"label" → class names; "attribute" → attribute names; "tokens" → words; empty where the data has none."""
     sizes: Mapping[str, tuple[int, ...]]
     """"label" → (number of classes,); "attribute" → number of values of each attribute."""
     levels: int = 256
     """Number of values of an image channel: pixels lie in 0..levels-1."""
+    frequencies: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """"tokens" → how often each word occurs in the training split; empty where nobody counted."""
 
     def shape(self, key: str) -> tuple[int, ...]:
         """The shape of one example of `key`; ValueError when there is no such key."""
@@ -65,7 +67,7 @@ class Spec:
             self.shape(key)
 
     def to_json(self) -> dict[str, Any]:
-        """The spec as dicts, lists, strings and integers."""
+        """The spec as dicts, lists, strings and integers; without `frequencies` where it is empty."""
 
         def lists(table: Mapping[str, tuple]) -> dict[str, list]:
             return {key: list(value) for key, value in table.items()}
@@ -77,6 +79,7 @@ class Spec:
             "names": lists(self.names),
             "sizes": lists(self.sizes),
             "levels": self.levels,
+            **({"frequencies": lists(self.frequencies)} if self.frequencies else {}),
         }
 
     @classmethod
@@ -93,6 +96,7 @@ class Spec:
             names=tuples(saved["names"]),
             sizes=tuples(saved["sizes"]),
             levels=saved["levels"],
+            frequencies=tuples(saved.get("frequencies", {})),
         )
 
 
