@@ -27,7 +27,7 @@ def named_key(samples: Mapping[str, Any], names: Mapping[str, Sequence[str]]) ->
 
 
 def with_text(samples: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """The samples, and under `text` the names of their `tokens` or `document` [N, T], where the data's `names` has any."""
+    """The samples, and under `text` what their `tokens` or `document` [N, T] stand for, where `names` has it."""
     key = named_key(samples, names)
     if key is None or "text" in samples:
         return dict(samples)

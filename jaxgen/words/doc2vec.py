@@ -7,8 +7,8 @@ A document's vector d stands in every window of its text and holds what the word
 with ℓ from `objective`. PV-DM reads, as in the paper, the words before a blank, so that "John likes Mary" and "Mary
 likes John" differ; `side="both"` is gensim's symmetric window, whose mean cannot tell them apart.
 
-The lecture says that doc2vec does not work with unseen documents (erratum E18). It does, at a cost: `infer` fits a new
-d by the same gradient steps while all words stay as they are (section 2.2 of the paper).
+The lecture says that doc2vec does not work with unseen documents (erratum E18). It does, at a cost: `make_infer` fits
+a new d by the same gradient steps while all words stay as they are (section 2.2 of the paper).
 
 Deviations: windows of random reach and subsampling as in word2vec; the mean, not the concatenation, of the vectors;
 updates a chunk of words at a time, noise words shared within it, and the logged loss that of each step's first chunk.
@@ -16,12 +16,15 @@ updates a chunk of words at a time, noise words shared within it, and the logged
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxgen.config import closest
 from jaxgen.method import Method
@@ -118,35 +121,43 @@ def fit_documents(
     """Vectors [N, D] of documents [N, T], one a row, by `cfg.infer.passes` walks in which no word changes."""
     key_first, key_passes = jax.random.split(key)
     tables = {**params, "document": first_vectors(key_first, len(tokens), cfg.dim)}
-    batch, peak = _as_documents(tokens, segment), cfg.infer.learning_rate
+    batch = _as_documents(tokens, segment)
+    fitting = dataclasses.replace(cfg, learning_rate=cfg.infer.learning_rate)
+    share = {"document": np.full(len(tokens), 1 / len(tokens))}
 
     def one_pass(tables, inputs):
         number, key = inputs
-        rate = peak * (1 - number / cfg.infer.passes)
-        rates = {"document": row_rates(rate, peak, np.full(len(tokens), cfg.chunk))}
+        rate = fitting.learning_rate * (1 - number / cfg.infer.passes)
+        rates = row_rates(fitting, rate, share, len(tokens), cfg.chunk)
         return descend_walk(tables, *_walk(cfg, vocabulary, batch, key, balance=False), rates)
 
     passes = (jnp.arange(cfg.infer.passes), jax.random.split(key_passes, cfg.infer.passes))
     return jax.lax.scan(one_pass, tables, passes)[0]["document"]
 
 
-def infer(
-    cfg: Config, spec: Spec, params: Tables, tokens: np.ndarray, segment: np.ndarray, key: jax.Array
-) -> jax.Array:
-    """Vectors of new documents, to be set beside `params["document"]`; a pure function of all its arguments.
+def make_infer(cfg: Config, spec: Spec) -> Callable[[Tables, ArrayLike, ArrayLike, jax.Array], jax.Array]:
+    """The function that gives new documents vectors, to be set beside `params["document"]`; compiled once a shape.
 
     Args:
-      cfg, spec: of the run.
-      params: its tables, `state["params"]`; none changes.
-      tokens, segment: the documents, one a row, int32 [N, T]: what `jaxgen.data.corpus.encode` makes of texts.
-      key: decides the first vector, what subsampling leaves out, and the noise words.
+      cfg, spec: the run's.
 
     Returns:
-      float32 [N, D]. A document's vector does not depend on those beside it, only on its own row's number.
+      `(params, tokens [N, T], segment [N, T], key) -> float32 [N, D]`: the run's tables, `state["params"]`, none of
+      which changes; the documents, one a row, as `jaxgen.data.corpus.encode` makes them of texts; and what decides the
+      first vectors, the subsampling and the noise words. The same arguments give the same bits, and a document's
+      vector does not depend on those in the other rows.
+
+    Raises:
+      ValueError: an option of `cfg` is unknown or out of range.
     """
+    check(cfg, spec)
     vocabulary = make_vocabulary(cfg, spec.frequencies["tokens"])
-    fit = jax.jit(lambda params, *inputs: fit_documents(cfg, vocabulary, params, *inputs))
-    return fit(params, jnp.asarray(tokens), jnp.asarray(segment), key)
+
+    @jax.jit
+    def infer(params: Tables, tokens: jax.Array, segment: jax.Array, key: jax.Array) -> jax.Array:
+        return fit_documents(cfg, vocabulary, params, tokens, segment, key)
+
+    return lambda params, tokens, segment, key: infer(params, jnp.asarray(tokens), jnp.asarray(segment), key)
 
 
 def make(cfg: Config, spec: Spec) -> Method:
@@ -162,9 +173,9 @@ def make(cfg: Config, spec: Spec) -> Method:
     check(cfg, spec)
     vocabulary = make_vocabulary(cfg, spec.frequencies["tokens"])
     lengths = np.asarray(spec.frequencies["document"], np.float64)
-    touches = {"document": lengths / lengths.sum(), "output": vocabulary.answers}
+    shares = {"document": lengths / lengths.sum(), "output": vocabulary.answers}
     if cfg.objective == "dm":
-        touches["input"] = vocabulary.kept
+        shares["input"] = vocabulary.kept
 
     def init(key, batch, warm=None):
         key_words, key_documents = jax.random.split(key)
@@ -176,8 +187,8 @@ def make(cfg: Config, spec: Spec) -> Method:
         return {"params": params, "count": jnp.zeros((), jnp.int32)}
 
     def step(state, batch, key):
-        rate, centers = rate_at(cfg, state["count"]), batch["tokens"].shape[0] * cfg.chunk
-        rates = {name: row_rates(rate, cfg.learning_rate, centers * share) for name, share in touches.items()}
+        rate = rate_at(cfg, state["count"])
+        rates = row_rates(cfg, rate, shares, len(batch["tokens"]), cfg.chunk)
         params, loss = descend_walk(state["params"], *_walk(cfg, vocabulary, batch, key, balance=True), rates)
         return {"params": params, "count": state["count"] + 1}, {"loss": loss, "learning_rate": rate}
 

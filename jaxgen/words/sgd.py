@@ -7,7 +7,7 @@ optax nor `descend` is here: a gradient through them has the size of a table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -35,9 +35,7 @@ if TYPE_CHECKING:
 
 TermsAt = Callable[[Any], Terms]
 Softmax = Literal["negative", "hierarchical"]
-LIMIT = (
-    2.0  # the longest step, as rate × pairs, that one row takes at once: at 4, vocabularies of 10 to 100 words diverge
-)
+LIMIT = 1.0  # the longest step of a row at once, as rate × pairs; at 4, vocabularies of 10 to 100 words diverge
 
 
 @dataclass(frozen=True)
@@ -125,15 +123,25 @@ def rate_at(cfg: WalkConfig, count: jax.Array) -> jax.Array:
     return jnp.maximum(cfg.learning_rate * left, cfg.final_learning_rate)
 
 
-def row_rates(rate: jax.Array, peak: float, touches: np.ndarray) -> jax.Array:
-    """Each row's step, float32 [V]: `rate`, less where a chunk touches a row so often that the sum would overshoot.
+def row_rates(cfg: WalkConfig, rate: jax.Array, shares: Mapping[str, np.ndarray], size: int, pairs: int) -> Tables:
+    """Each row's step, by table, float32 [V]: `rate`, less where the sum of a chunk's steps on the row would overshoot.
 
     Args:
+      cfg: its `learning_rate` is the run's highest.
       rate: this step's learning rate, a scalar.
-      peak: the run's highest.
-      touches: the pairs of a chunk that touch each row, on average, [V]; peak · touches is cut down to `LIMIT`.
+      shares: by table, how often a pair touches each row, on average, [V].
+      size: the rows of the batch.
+      pairs: pairs of a hidden vector and its center in a row's chunk, on average.
     """
-    return rate * jnp.asarray(np.minimum(1.0, LIMIT / np.maximum(peak * touches, 1e-12)), jnp.float32)
+    bursts = {"document": float(pairs)}  # a row's chunk may be of one document
+    if cfg.softmax == "negative" and cfg.shared_negatives:
+        bursts["output"] = pairs * cfg.num_negatives / cfg.shared_negatives  # a noise word answers all of them
+
+    def rates(name: str, share: np.ndarray) -> jax.Array:
+        touches = np.maximum(size * pairs * share, bursts.get(name, 0))
+        return rate * jnp.asarray(np.minimum(1.0, LIMIT / np.maximum(cfg.learning_rate * touches, 1e-12)), jnp.float32)
+
+    return {name: rates(name, share) for name, share in shares.items()}
 
 
 def walk(

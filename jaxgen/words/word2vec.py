@@ -78,6 +78,9 @@ def make(cfg: Config, spec: Spec) -> Method:
     if not 1 <= cfg.sample.num_neighbors < size:
         raise ValueError(f"method.sample.num_neighbors must lie in 1…{size - 1}, and below the {size} words there are")
 
+    shares = {"input": vocabulary.kept, "output": vocabulary.answers}
+    pairs = cfg.chunk * (cfg.window + 1 if cfg.objective == "skip_gram" else 1)  # the mean window has window + 1 words
+
     def terms_of(chunk: Chunk, key: jax.Array) -> Terms:
         center = chunk.tokens[:, cfg.window : cfg.window + cfg.chunk]
         if cfg.objective == "cbow":
@@ -92,12 +95,8 @@ def make(cfg: Config, spec: Spec) -> Method:
         return {"params": params, "count": jnp.zeros((), jnp.int32)}
 
     def step(state, batch, key):
-        rate, centers = rate_at(cfg, state["count"]), batch["tokens"].shape[0] * cfg.chunk
-        pairs = centers * (cfg.window + 1 if cfg.objective == "skip_gram" else 1)
-        rates = {
-            "input": row_rates(rate, cfg.learning_rate, pairs * vocabulary.kept),
-            "output": row_rates(rate, cfg.learning_rate, pairs * vocabulary.answers),
-        }
+        rate = rate_at(cfg, state["count"])
+        rates = row_rates(cfg, rate, shares, len(batch["tokens"]), pairs)
         params, loss = descend_walk(state["params"], *walk(cfg, vocabulary, batch, key, terms_of), rates)
         return {"params": params, "count": state["count"] + 1}, {"loss": loss, "learning_rate": rate}
 
