@@ -108,7 +108,7 @@ def train(args: Sequence[str]) -> int:
     document = experiment_to_json(config, catalog.kinds(), SOURCES) | {"spec": data.spec.to_json()}
     outcome = trainer.train(config, method, data, workdir, document)
     if outcome.reason == "done":
-        draw = shlex.join(["python", "sample.py", str(workdir), "--num", "64", "--out", "samples.png"])
+        draw = shlex.join(["python", "sample.py", str(workdir), "--num", "64"])
         print(f"{workdir}: done, {outcome.step} steps; next: {draw}")
     else:
         again = shlex.join(["python", "train.py", path, "--workdir", str(workdir), *rest])

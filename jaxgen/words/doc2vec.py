@@ -180,10 +180,11 @@ def make(cfg: Config, spec: Spec) -> Method:
     def init(key, batch, warm=None):
         key_words, key_documents = jax.random.split(key)
         params = {
-            "input": first_vectors(key_words, len(vocabulary.kept), cfg.dim),
             "output": jnp.zeros((len(vocabulary.answers), cfg.dim)),
             "document": first_vectors(key_documents, len(lengths), cfg.dim),
         }
+        if cfg.objective == "dm":  # PV-DBOW does not read words
+            params["input"] = first_vectors(key_words, len(vocabulary.kept), cfg.dim)
         return {"params": params, "count": jnp.zeros((), jnp.int32)}
 
     def step(state, batch, key):

@@ -53,8 +53,9 @@ def alias_table(probability: np.ndarray) -> Alias:
 
 
 def draw_alias(key: jax.Array, table: Alias, shape: tuple[int, ...]) -> jax.Array:
-    """Independent draws, int32 of this shape."""
-    key_cell, key_share = jax.random.split(key)
-    cell = jax.random.randint(key_cell, shape, 0, len(table.accept))
-    share = jax.random.uniform(key_share, shape)
+    """Independent draws, int32 of this shape; a draw takes 32 bits, so probabilities are exact to V / 2³² of a cell."""
+    num = len(table.accept)
+    bits = jax.random.bits(key, shape, "uint32")  # one number for both, where randint and uniform would take three
+    cell = (bits % num).astype(jnp.int32)
+    share = (bits // num).astype(jnp.float32) / (2**32 / num)
     return jnp.where(share < jnp.asarray(table.accept)[cell], cell, jnp.asarray(table.other)[cell])

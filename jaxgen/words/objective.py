@@ -171,12 +171,10 @@ Tables = Mapping[str, jax.Array]
 
 
 def gather(tables: Tables, terms: Terms) -> dict[str, jax.Array]:
-    """The rows that a chunk reads: `input`, `own`, `shared` and, where there are documents, `document`."""
-    rows = {
-        "input": tables["input"][terms.inputs],  # [B, S, D]
-        "own": tables["output"][terms.own],  # [B, P, L, D]
-        "shared": tables["output"][terms.shared],  # [B, M, D]
-    }
+    """The rows that a chunk reads: `own`, `shared`, and `input` and `document` where it has such."""
+    rows = {"own": tables["output"][terms.own], "shared": tables["output"][terms.shared]}  # [B, P, L, D], [B, M, D]
+    if terms.inputs.size:
+        rows["input"] = tables["input"][terms.inputs]  # [B, S, D]
     if terms.documents.size:
         rows["document"] = tables["document"][terms.documents]  # [B, P, D]
     return rows
@@ -184,11 +182,12 @@ def gather(tables: Tables, terms: Terms) -> dict[str, jax.Array]:
 
 def logits(rows: Mapping[str, jax.Array], pool: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """z = u·h, with the own rows [B, P, L] and with the shared ones [B, P, M]."""
-    hidden = rows["input"]
-    if pool is not None:
-        hidden = jnp.einsum("bps,bsd->bpd", pool[..., :-1], hidden)
-        if "document" in rows:
-            hidden = hidden + pool[..., -1:] * rows["document"]
+    if pool is None:
+        hidden = rows["input"]
+    else:
+        hidden = pool[..., -1:] * rows["document"] if "document" in rows else jnp.zeros(())
+        if "input" in rows:
+            hidden = hidden + jnp.einsum("bps,bsd->bpd", pool[..., :-1], rows["input"])
     own = jnp.einsum("bpd,bpld->bpl", hidden, rows["own"])
     return own, jnp.einsum("bpd,bmd->bpm", hidden, rows["shared"])
 
@@ -217,10 +216,10 @@ def descend_rows(tables: Tables, terms: Terms, rates: Tables) -> dict[str, jax.A
     """
     found = gradients(gather(tables, terms), terms)
     flat = lambda x: x.reshape(-1, x.shape[-1])
-    updates = {"input": [(terms.inputs, found["input"])]}
-    updates["output"] = [(terms.own, found["own"]), (terms.shared, found["shared"])]
-    if "document" in found:
-        updates["document"] = [(terms.documents, found["document"])]
+    updates = {"output": [(terms.own, found["own"]), (terms.shared, found["shared"])]}
+    for name, ids in (("input", terms.inputs), ("document", terms.documents)):
+        if name in found:
+            updates[name] = [(ids, found[name])]
     new = dict(tables)
     for name, rate in rates.items():
         # One scatter a table: a second one would copy it.

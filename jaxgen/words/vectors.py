@@ -207,28 +207,42 @@ def _answered(unit: np.ndarray, questions: np.ndarray) -> int:
     return int((cosines.argmax(1) == d).sum())
 
 
-def of_run(workdir: str | os.PathLike[str], kind: str = "tokens", checkpoint: str = "last") -> WordVectors:
-    """The vectors that a run of word2vec or doc2vec has learned, from its directory alone.
+def params_of_run(workdir: str | os.PathLike[str], checkpoint: str = "last") -> dict[str, jax.Array]:
+    """The tables that a run of word2vec or doc2vec has learned: `input`, `output` and, of doc2vec, `document`.
 
     Args:
-      workdir: the run's directory.
-      kind: `tokens`, the words, or `document`, the training documents of doc2vec.
+      workdir: the run's directory; nothing else is needed.
       checkpoint: `last`, `best`, or a step.
 
     Raises:
       FileNotFoundError: no run there.
-      ValueError: the run has no such vectors, or no such checkpoint.
+      ValueError: it is a run of another method, or has no such checkpoint.
     """
     from jaxgen import cli, program, sharding  # the commands know every family, this one included
     from jaxgen.config import MeshConfig
 
     workdir = Path(workdir)
     run = cli.open_run(workdir)
+    if "tokens" not in run.spec.frequencies:
+        raise ValueError(f"{workdir} is no run of word2vec or doc2vec: its data has no counted words")
     mesh = sharding.make_mesh(MeshConfig(data=1), jax.devices()[:1])
     with jax.set_mesh(mesh):
         abstract = program.abstract_state(run.method, run.spec, run.config.train.batch_size, mesh, MeshConfig())
-        params = cli.restore(workdir, run, abstract, checkpoint).state.get("params", {})
+        return cli.restore(workdir, run, abstract, checkpoint).state["params"]
+
+
+def of_run(workdir: str | os.PathLike[str], kind: str = "tokens", checkpoint: str = "last") -> WordVectors:
+    """The vectors that a run has learned, by name; see `params_of_run`.
+
+    `kind` is `tokens`, the words, or `document`, the training documents of doc2vec.
+
+    Raises:
+      ValueError: the run has no such vectors.
+    """
+    from jaxgen.cli import open_run
+
+    params = params_of_run(workdir, checkpoint)
     table = {"tokens": "input", "document": "document"}.get(kind, kind)
-    if table not in params or kind not in run.spec.names:
-        raise ValueError(f"{workdir} has no vectors of {kind!r}: it is no run of word2vec or doc2vec that learns them")
-    return WordVectors(run.spec.names[kind], np.asarray(params[table]))
+    if table not in params:
+        raise ValueError(f"{workdir} has no vectors of {kind!r}; there are tokens, and document in a run of doc2vec")
+    return WordVectors(open_run(Path(workdir)).spec.names[kind], np.asarray(params[table]))

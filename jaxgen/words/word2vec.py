@@ -63,9 +63,9 @@ class Config(WalkConfig):
 def make(cfg: Config, spec: Spec) -> Method:
     """word2vec on the words of `spec`; reads `tokens` and `segment` int32 [B, T].
 
-    `sample` draws words as training sees them (or takes `cond["tokens"]` [num]) and puts each one's nearest words
-    behind it: `tokens` [num, 1 + num_neighbors] and their cosines, `similarity`. `evaluate` gives `loss` in nats a
-    prediction, windows and noise words drawn as in training.
+    `sample` draws words, the oftener training sees them (or takes `cond["tokens"]` [num]), and puts each one's nearest
+    words behind it: `tokens` [num, 1 + num_neighbors] and their cosines, `similarity`. `evaluate` gives `loss` in nats
+    a prediction, windows and noise words drawn as in training.
 
     Raises:
       ValueError: an option of `cfg` is unknown or out of range, or the data counts no words.
@@ -103,7 +103,8 @@ def make(cfg: Config, spec: Spec) -> Method:
     def sample(state, key, num, cond=None):
         if unknown := set(cond or {}) - {"tokens"}:
             raise ValueError(f"word2vec takes the condition tokens, not {', '.join(sorted(unknown))}")
-        words = cond["tokens"] if cond else jax.random.choice(key, size, (num,), p=jnp.asarray(vocabulary.kept))
+        share = jnp.asarray(vocabulary.kept, jnp.float32)
+        words = cond["tokens"] if cond else jax.random.choice(key, size, (num,), replace=num > size, p=share)
         tokens, similarity = neighbors(state["params"]["input"], words, cfg.sample.num_neighbors)
         return {"tokens": tokens, "similarity": similarity}
 
