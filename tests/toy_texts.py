@@ -49,12 +49,12 @@ def questions(num_countries):
 
 
 def trained(module, config, data, steps, batch_size, seed=0):
-    """The tables after so many steps, and the losses on the way."""
-    method = module.make(dataclasses.replace(config, decay_steps=steps), data.spec)
+    """The tables after so many steps, from 0, and the losses on the way."""
+    method = module.make(dataclasses.replace(config, decay_steps=max(steps, 1)), data.spec)
     read = lambda step: batch_at(data, seed=seed, step=step, batch_size=batch_size, keys=method.reads)
     key_init, key_steps = jax.random.split(jax.random.key(seed))
     state, advance, losses = jax.jit(method.init)(key_init, read(0)), jax.jit(method.step), []
-    for i, key in enumerate(jax.random.split(key_steps, steps)):
-        state, metrics = advance(state, read(i), key)
+    for i in range(steps):
+        state, metrics = advance(state, read(i), jax.random.fold_in(key_steps, i))
         losses.append(metrics["loss"])
     return state["params"], np.array(losses)

@@ -33,24 +33,17 @@ def cosine(a, b):
     return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
-def inferred(config, saying, keys=(0,)):
-    """A saying's vectors after training on `GOSSIP`, one for each key; alone in its batch."""
-    data = texts.dataset(GOSSIP)
+def test_the_order_of_words_counts_for_pv_dm():
+    """Lecture, "John likes Mary" ≠ "Mary likes John": measured 0.88, and 0.998 for another key on the same text."""
+    data, config = texts.dataset(GOSSIP), dataclasses.replace(CONFIG, objective="dm")
     params, _ = texts.trained(doc2vec, config, data, steps=300, batch_size=8)
     infer = doc2vec.make_infer(config, data.spec)
-    found = []
-    for text in saying:
-        tokens, segment = encode([text], data.spec.names["tokens"])
-        found.append([np.asarray(infer(params, tokens, segment, jax.random.key(key)))[0] for key in keys])
-    return found
 
+    def vector(text, seed):  # alone in its batch: the same first guess, windows and noise words for both sayings
+        return np.asarray(infer(params, *encode([text], data.spec.names["tokens"]), jax.random.key(seed)))[0]
 
-def test_the_order_of_words_counts_for_pv_dm_alone():
-    """Lecture, "John likes Mary" ≠ "Mary likes John": measured 0.88 (PV-DM), another key on the same text 0.998."""
-    (john, other), (mary, _) = inferred(dataclasses.replace(CONFIG, objective="dm"), SAYINGS, keys=(0, 100))
+    john, mary, other = vector(SAYINGS[0], 0), vector(SAYINGS[1], 0), vector(SAYINGS[0], 100)
     assert cosine(john, mary) < 0.95 and cosine(john, other) > 0.99
-    (john,), (mary,) = inferred(dataclasses.replace(CONFIG, objective="dbow"), SAYINGS)
-    assert cosine(john, mary) > 0.99
 
 
 def test_bags_of_words_cannot_tell_the_two_apart():
@@ -121,8 +114,8 @@ def test_every_table_is_trained(topics):
     _, data, _, _ = topics
     for objective, tables in (("dbow", {"document", "output"}), ("dm", {"document", "output", "input"})):
         config = dataclasses.replace(CONFIG, objective=objective)
-        first, _ = texts.trained(doc2vec, config, data, steps=1, batch_size=8)
-        later, _ = texts.trained(doc2vec, config, data, steps=4, batch_size=8)
+        first, _ = texts.trained(doc2vec, config, data, steps=0, batch_size=8)
+        later, _ = texts.trained(doc2vec, config, data, steps=2, batch_size=8)
         assert {name for name in first if (first[name] != later[name]).any()} == tables
 
 

@@ -31,7 +31,7 @@ def tables(size=V):
 def chunk_of(index=0, side="both"):
     batch = {"tokens": jnp.asarray(TOKENS), "segment": jnp.asarray(SEGMENT), "document": jnp.asarray(DOCUMENT)}
     text = close_up(batch, batch["segment"] > 0, WINDOW, CHUNK, balance=False)
-    return take_chunk(text, index, jax.random.key(5), WINDOW, CHUNK, side)
+    return jax.device_get(take_chunk(text, index, jax.random.key(5), WINDOW, CHUNK, side))
 
 
 def targets_of(chunk, softmax, shared=5):
@@ -88,7 +88,7 @@ def word_loss(center, h, u, softmax, noise):
 @pytest.mark.parametrize("kind, softmax, shared", KINDS)
 def test_losses_are_those_of_plain_loops(kind, softmax, shared):
     chunk, t = chunk_of(), tables(V - 1 if softmax == "hierarchical" else V)
-    terms, u = terms_of(kind, softmax, shared), np.asarray(t["output"], np.float64)
+    terms, u = jax.device_get(terms_of(kind, softmax, shared)), np.asarray(t["output"], np.float64)
     sums, counts = np.zeros(2), np.zeros(2)
     for row, c in itertools.product(range(2), range(CHUNK)):
         center = int(chunk.tokens[row, WINDOW + c])

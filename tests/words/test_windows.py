@@ -51,7 +51,8 @@ def test_windows_hold_the_sentences_words_within_their_radius(side):
     text = close_up({"tokens": tokens, "segment": segment}, segment > 0, window, chunk, balance=False)
     reach = []
     for index in range(int(text.num_chunks)):
-        found = take_chunk(text, index, jax.random.fold_in(jax.random.key(0), index), window, chunk, side)
+        key = jax.random.fold_in(jax.random.key(0), index)
+        found = jax.device_get(take_chunk(text, index, key, window, chunk, side))
         for row in range(rows):
             for c in range(chunk):
                 place = index * chunk + c

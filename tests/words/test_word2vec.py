@@ -7,6 +7,7 @@ import pytest
 
 import harness
 import toy_texts as texts
+from jaxgen import cli
 from jaxgen.config import Experiment, TrainConfig
 from jaxgen.data import Corpus, Spec
 from jaxgen.interop.word2vec import read_word2vec, write_word2vec
@@ -103,16 +104,15 @@ def test_evaluation_is_the_loss_of_brute_force_with_whole_paths():
         assert float(numerator[row]) == pytest.approx(loss, rel=1e-5, abs=1e-5)
 
 
-@pytest.mark.parametrize("options", [{}, {"objective": "cbow"}, {"softmax": "hierarchical"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"softmax": "hierarchical"}], ids=str)
 def test_any_number_of_devices_trains_the_same_vectors(options, tmp_path):
     """The same batches, words kept, windows and noise, and no sum across devices: the tables agree to the bit."""
     method = dataclasses.replace(TINY.method, learning_rate=0.5, **options)
     experiment = dataclasses.replace(TINY, method=method)
     changes = {"steps": 8, "sample_every": 0, "eval_every": 0, "save_every": 8, "log_every": 8}
-    for devices in (1, 2, 8):
+    for devices in (1, 8):
         harness.train(experiment, tmp_path / str(devices), devices=devices, **changes)
-    one, two, eight = (harness.saved_state(experiment, tmp_path / n, devices=1) for n in ("1", "2", "8"))
-    harness.assert_bitwise(one, two)
+    one, eight = (harness.saved_state(experiment, tmp_path / n, devices=1) for n in ("1", "8"))
     harness.assert_bitwise(one, eight)
     assert float(jnp.abs(one["params"]["output"]).max()) > 0.05  # it has moved
 
@@ -139,6 +139,11 @@ def test_a_runs_vectors_are_read_from_its_directory(tmp_path):
     np.testing.assert_array_equal(found.matrix, state["params"]["input"])
     with pytest.raises(ValueError, match="no vectors of 'document'"):
         vectors.of_run(tmp_path / "run", "document")
+    assert cli.sample([str(tmp_path / "run"), "--num", "5"]) == 0
+    lines = (tmp_path / "run" / "samples.txt").read_text("utf-8").splitlines()
+    assert len(lines) == 5 and all(len(line.split()) == 9 for line in lines)
+    first, *near = lines[0].split()
+    assert near == [word for word, _ in found.most_similar(first, num=8)]
     write_word2vec(tmp_path / "words.txt", found)
     np.testing.assert_array_equal(read_word2vec(tmp_path / "words.txt").matrix, found.matrix)
 
