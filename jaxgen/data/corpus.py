@@ -116,7 +116,8 @@ def number_words(documents: Iterable[Sentences], numbers: dict[str, int], first_
 def encode(texts: Iterable[str], words: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """New texts in the words of a vocabulary, one a row: `tokens` and `segment`, both int32 [N, T].
 
-    T is the longest text's number of known words; `segment` counts a text's sentences from 1 and is 0 behind its end.
+    T is the longest text's number of known words, 1 at least; `segment` counts a text's sentences from 1 and is 0 behind
+    its end.
     Phrases of the vocabulary (`new_york`) are joined, the shortest first.
     """
     numbers = {word: i for i, word in enumerate(words)}
@@ -127,7 +128,7 @@ def encode(texts: Iterable[str], words: Sequence[str]) -> tuple[np.ndarray, np.n
         for _ in range(max((phrase.count("_") for phrase in phrases), default=0)):
             sentences = [join_phrases(sentence, numbers) for sentence in sentences]
         rows.append(number_words([sentences], numbers))
-    length = max((len(row.tokens) for row in rows), default=0)
+    length = max([1, *(len(row.tokens) for row in rows)])
     pad = lambda x: np.pad(x, (0, length - len(x)))
     return np.stack([pad(row.tokens) for row in rows]), np.stack([pad(row.sentence + 1) for row in rows])
 

@@ -102,6 +102,7 @@ def test_phrases_become_words(tmp_path):
     tokens, segment = encode(["A lot of New York. New", "is"], data.spec.names["tokens"])
     assert [data.spec.names["tokens"][i] for i in tokens[0][segment[0] == 2]] == ["new"]
     assert [data.spec.names["tokens"][i] for i in tokens[1][segment[1] > 0]] == ["is"]
+    assert encode(["unknown"], ("a",))[1].tolist() == [[0]]
     assert "new_york" in [data.spec.names["tokens"][i] for i in tokens[0][segment[0] == 1]]
 
 
