@@ -10,6 +10,7 @@ from jaxgen.data import Spec
 from jaxgen.diffusion import ddpm
 from jaxgen.method import Method
 from jaxgen.metrics import classifier
+from jaxgen.words import doc2vec, word2vec
 
 CATALOG: dict[str, tuple[type, Any]] = {
     "classifier": (classifier.Config, classifier.make),
@@ -17,6 +18,8 @@ CATALOG: dict[str, tuple[type, Any]] = {
     "kmeans": (kmeans.Config, kmeans.make),
     "pca": (pca.Config, pca.make),
     "nmf": (nmf.Config, nmf.make),
+    "word2vec": (word2vec.Config, word2vec.make),
+    "doc2vec": (doc2vec.Config, doc2vec.make),
 }
 
 

@@ -1,7 +1,7 @@
 """Samples as files: a picture, arrays or text, by the file's suffix."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,19 @@ def _suffixes(samples: Mapping[str, Any]) -> list[str]:
     if "image" in samples or ("x" in samples and samples["x"].shape[1:] == (2,)):
         fitting.insert(0, ".png")
     return fitting
+
+
+def named_key(samples: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> str | None:
+    """Which of the samples, numbers [N, T], the data has names for: `tokens` or `document`; None where neither."""
+    return next((k for k in ("tokens", "document") if k in samples and k in names and len(samples[k].shape) == 2), None)
+
+
+def with_text(samples: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The samples, and under `text` what their `tokens` or `document` [N, T] stand for, where `names` has it."""
+    key = named_key(samples, names)
+    if key is None or "text" in samples:
+        return dict(samples)
+    return {**samples, "text": [" ".join(names[key][i] for i in row) for row in np.asarray(samples[key]).tolist()]}
 
 
 def default_suffix(samples: Mapping[str, Any]) -> str:
