@@ -14,8 +14,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxgen.trained import open_run
 from jaxgen.data.corpus import number_words, read_documents
+from jaxgen.trained import open_run
 from jaxgen.words import doc2vec
 from jaxgen.words.baselines import count_matrix, inverse_frequency, mean_vectors, tf_idf
 from jaxgen.words.vectors import of_run, params_of_run

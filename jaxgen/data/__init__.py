@@ -1,4 +1,4 @@
-"""Data: bundled sets, folders, TFDS, texts, ratings, toys: `Dataset`s whose batches are a pure function of (seed, step).
+"""Data: bundled sets, folders, TFDS, texts, ratings, toys; a `Dataset`'s batches are a pure function of (seed, step).
 
 Importing this package stays cheap: grain, tensorflow_datasets and PIL are imported where they are used.
 """

@@ -116,9 +116,8 @@ def number_words(documents: Iterable[Sentences], numbers: dict[str, int], first_
 def encode(texts: Iterable[str], words: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """New texts in the words of a vocabulary, one a row: `tokens` and `segment`, both int32 [N, T].
 
-    T is the longest text's number of known words, 1 at least; `segment` counts a text's sentences from 1 and is 0 behind
-    its end.
-    Phrases of the vocabulary (`new_york`) are joined, the shortest first.
+    T is the longest text's number of known words, 1 at least; `segment` counts a text's sentences from 1 and is 0
+    behind its end. Phrases of the vocabulary (`new_york`) are joined, the shortest first.
     """
     numbers = {word: i for i, word in enumerate(words)}
     phrases = [word for word in words if "_" in word]
