@@ -21,9 +21,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.classical.lloyd import minibatch, move, restart, sums, zeros
-from jaxgen.classical.rows import in_epochs, over_rows, refuse_condition, vectors
+from jaxgen.classical.rows import in_epochs, over_rows, vectors
 from jaxgen.classical.seeding import SEEDS
 from jaxgen.config import closest
+from jaxgen.data.condition import check_keys
 from jaxgen.method import Method
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def make(cfg: Config, spec: Spec) -> Method:
         return state, {"loss": total["inertia"] / size, "shift": shift}
 
     def sample(state, key, num_samples, cond=None):
-        refuse_condition(cond)
+        check_keys(cond)
         order = jax.random.permutation(key, num)[jnp.arange(num_samples) % num]
         return vec.write(state["centroids"][order])
 

@@ -25,8 +25,9 @@ import jax.numpy as jnp
 from jaxgen.classical import ratings
 from jaxgen.classical.factors import EPS, Loss, Solver, encode, errors, products, update
 from jaxgen.classical.nndsvd import Init, start
-from jaxgen.classical.rows import matmul, over_rows, refuse_condition, vectors
+from jaxgen.classical.rows import matmul, over_rows, vectors
 from jaxgen.config import closest
+from jaxgen.data.condition import check_keys
 from jaxgen.method import Method
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def make(cfg: Config, spec: Spec) -> Method:
         return state, {"loss": error / (size * vec.dim)}
 
     def sample(state, key, num_samples, cond=None):
-        refuse_condition(cond)
+        check_keys(cond)
         shown = state["parts"][jax.random.permutation(key, num)[jnp.arange(num_samples) % num]]
         return vec.write(shown / jnp.maximum(shown.max(1, keepdims=True), EPS))
 

@@ -22,9 +22,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.classical.components import Components, inverse, moments, transform
-from jaxgen.classical.rows import matmul, over_rows, refuse_condition, vectors
+from jaxgen.classical.rows import matmul, over_rows, vectors
 from jaxgen.classical.subspace import random_directions, subspace
 from jaxgen.config import closest
+from jaxgen.data.condition import check_keys
 from jaxgen.method import Method
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def make(cfg: Config, spec: Spec) -> Method:
         }
 
     def sample(state, key, num_samples, cond=None):
-        refuse_condition(cond)
+        check_keys(cond)
         found = components(state)
         if cfg.sample.what == "draws":
             return vec.write(inverse(found, jax.random.normal(key, (num_samples, num)), whiten=True))

@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.classical.factors import SOLVERS
-from jaxgen.classical.rows import in_epochs, matmul, refuse_condition
+from jaxgen.classical.rows import in_epochs, matmul
+from jaxgen.data.condition import asked_or
 from jaxgen.method import Method
 
 if TYPE_CHECKING:
@@ -115,13 +116,13 @@ def make(cfg: Config, spec: Spec) -> Method:
         return state, {"loss": carry["loss"]}
 
     def sample(state, key, num_samples, cond=None):
-        refuse_condition(cond, "user")
         order = jax.random.permutation(key, num_users)[jnp.arange(num_samples) % num_users]
-        users = jnp.asarray(cond["user"]) if cond else order
-        return recommend(state["factors"], users, num_users, cfg.sample.top_n, state.get("rated"))
+        return recommend(
+            state["factors"], asked_or(order, cond, "user"), num_users, cfg.sample.top_n, state.get("rated")
+        )
 
     def evaluate(state, batch, key):
         error = (batch["rating"] - predict(state["factors"], batch["user"], batch["item"], num_users)) ** 2
         return {"loss": (error, jnp.ones_like(error))}
 
-    return Method(init, step, sample, evaluate, reads=("user", "item", "rating"))
+    return Method(init, step, sample, evaluate, reads=("user", "item", "rating"), conditions=("user",))

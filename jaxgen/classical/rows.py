@@ -98,12 +98,6 @@ def vectors(spec: Spec) -> Vectors:
     return Vectors("x", dim, lambda x: x, lambda x: {"x": x})
 
 
-def refuse_condition(cond: dict[str, Any] | None, *known: str) -> None:
-    """Raises a ValueError, for `sample`, when `cond` asks for more than the `known` conditions."""
-    if odd := [name for name in cond or {} if name not in known]:
-        raise ValueError(f"this model cannot take the condition {odd[0]}; those it takes: {', '.join(known) or 'none'}")
-
-
 def in_epochs(
     carry: Any, seen: jax.Array, size: int, count: int, add: Callable[..., Any], finish: Callable[..., Any]
 ) -> tuple[Any, jax.Array]:

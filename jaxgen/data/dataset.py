@@ -37,13 +37,15 @@ class Spec:
     """Split ("train", "validation", "test") → number of examples; a split without examples is left out."""
     names: Mapping[str, tuple[str, ...]]
     """"label" → class names; "attribute" → attribute names, and an attribute → the names of its values; "tokens" → the
-    vocabulary; what the data does not have is left out."""
+    vocabulary; "document", "user", "item" → their names; what the data does not have is left out."""
     sizes: Mapping[str, tuple[int, ...]]
-    """"label" → (number of classes,); "attribute" → number of values of each attribute; "tokens" → (words,)."""
+    """"label" → (number of classes,); "attribute" → number of values of each attribute; "tokens", "document",
+    "user", "item" → (how many there are,)."""
     levels: int = 256
     """Number of values of an image channel: pixels lie in 0..levels-1."""
     frequencies: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """"tokens" → how often each word occurs in the training split; empty where nobody counted."""
+    """"tokens" → how often each word occurs in the training split, "document" → how many words
+    each of its documents has; empty where nobody counted."""
 
     def shape(self, key: str) -> tuple[int, ...]:
         """The shape of one example of `key`; ValueError when there is no such key."""

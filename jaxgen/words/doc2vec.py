@@ -27,6 +27,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxgen.config import closest
+from jaxgen.data.condition import asked_or
 from jaxgen.method import Method
 from jaxgen.words.objective import RULES, Tables, Terms, pooled_terms
 from jaxgen.words.sgd import (
@@ -163,7 +164,7 @@ def make_infer(cfg: Config, spec: Spec) -> Callable[[Tables, ArrayLike, ArrayLik
 def make(cfg: Config, spec: Spec) -> Method:
     """doc2vec on the documents of `spec`; reads `tokens`, `segment` and `document` int32 [B, T].
 
-    `sample` draws training documents (or takes `cond["document"]` [num]) and puts the nearest ones behind each:
+    `sample` draws training documents (or takes `cond["title"]` [num]) and puts the nearest ones behind each:
     `document` [num, 1 + num_neighbors] and their cosines, `similarity`. `evaluate` completes documents: it takes every
     row for one, fits its vector to the first half, and gives `loss` in nats a word of the second half.
 
@@ -194,10 +195,9 @@ def make(cfg: Config, spec: Spec) -> Method:
         return {"params": params, "count": state["count"] + 1}, {"loss": loss, "learning_rate": rate}
 
     def sample(state, key, num, cond=None):
-        if unknown := set(cond or {}) - {"document"}:
-            raise ValueError(f"doc2vec takes the condition document, not {', '.join(sorted(unknown))}")
-        drawn = cond["document"] if cond else jax.random.randint(key, (num,), 0, len(lengths))
-        document, similarity = neighbors(state["params"]["document"], drawn, cfg.sample.num_neighbors)
+        drawn = jax.random.randint(key, (num,), 0, len(lengths))
+        asked = asked_or(drawn, cond, "title")
+        document, similarity = neighbors(state["params"]["document"], asked, cfg.sample.num_neighbors)
         return {"document": document, "similarity": similarity}
 
     def evaluate(state, batch, key):
@@ -209,4 +209,4 @@ def make(cfg: Config, spec: Spec) -> Method:
         chunks = _walk(cfg, vocabulary, rest, key_rest, balance=False)
         return {"loss": walk_losses({**state["params"], "document": fitted}, *chunks, len(tokens))}
 
-    return Method(init, step, sample, evaluate, ("tokens", "segment", "document"), RULES)
+    return Method(init, step, sample, evaluate, ("tokens", "segment", "document"), RULES, conditions=("title",))

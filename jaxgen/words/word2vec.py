@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.config import closest
+from jaxgen.data.condition import asked_or
 from jaxgen.method import Method
 from jaxgen.words.objective import RULES, Terms, pair_terms, pooled_terms, window_terms
 from jaxgen.words.sgd import (
@@ -63,7 +64,7 @@ class Config(WalkConfig):
 def make(cfg: Config, spec: Spec) -> Method:
     """word2vec on the words of `spec`; reads `tokens` and `segment` int32 [B, T].
 
-    `sample` draws words, the oftener training sees them (or takes `cond["tokens"]` [num]), and puts each one's nearest
+    `sample` draws words, the oftener training sees them (or takes `cond["word"]` [num]), and puts each one's nearest
     words behind it: `tokens` [num, 1 + num_neighbors] and their cosines, `similarity`. `evaluate` gives `loss` in nats
     a prediction, windows and noise words drawn as in training.
 
@@ -101,10 +102,9 @@ def make(cfg: Config, spec: Spec) -> Method:
         return {"params": params, "count": state["count"] + 1}, {"loss": loss, "learning_rate": rate}
 
     def sample(state, key, num, cond=None):
-        if unknown := set(cond or {}) - {"tokens"}:
-            raise ValueError(f"word2vec takes the condition tokens, not {', '.join(sorted(unknown))}")
         share = jnp.asarray(vocabulary.kept, jnp.float32)
-        words = cond["tokens"] if cond else jax.random.choice(key, size, (num,), replace=num > size, p=share)
+        drawn = jax.random.choice(key, size, (num,), replace=num > size, p=share)
+        words = asked_or(drawn, cond, "word")
         tokens, similarity = neighbors(state["params"]["input"], words, cfg.sample.num_neighbors)
         return {"tokens": tokens, "similarity": similarity}
 
@@ -112,4 +112,4 @@ def make(cfg: Config, spec: Spec) -> Method:
         chunks = walk(cfg, vocabulary, batch, key, terms_of, balance=False)
         return {"loss": walk_losses(state["params"], *chunks, len(batch["tokens"]))}
 
-    return Method(init, step, sample, evaluate, ("tokens", "segment"), RULES)
+    return Method(init, step, sample, evaluate, ("tokens", "segment"), RULES, conditions=("word",))

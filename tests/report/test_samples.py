@@ -44,6 +44,12 @@ def test_numbers_that_the_data_names_become_text():
     assert with_text(samples, {}) == samples
 
 
+def test_recommendations_are_lines_of_a_user_and_the_items():
+    names = {"user": ("ann", "bob"), "item": ("a film", "b", "c")}
+    samples = {"user": jnp.array([1, 0]), "item": jnp.array([[2, 0], [1, -1]]), "score": jnp.ones((2, 2))}
+    assert with_text(samples, names)["text"] == ["bob\tc\ta film", "ann\tb"]
+
+
 def test_points_are_drawn_where_they_lie(tmp_path):
     """One heap of points at the upper right, one at the lower left: the other two quarters have far less ink."""
     x = np.random.default_rng(0).normal(size=(500, 2)) * 0.1

@@ -7,6 +7,7 @@ import pytest
 
 import harness
 import toy_texts as texts
+from jaxgen import cli
 from jaxgen.config import Experiment, TrainConfig
 from jaxgen.data import Corpus
 from jaxgen.data.corpus import encode
@@ -132,12 +133,14 @@ def test_samples_are_documents_and_their_nearest_ones(tmp_path):
     harness.train(TINY, tmp_path / "run", steps=4, sample_every=0)
     method = doc2vec.make(TINY.method, TINY.data.load().spec)
     state = harness.saved_state(TINY, tmp_path / "run")
-    row = np.asarray(method.sample(state, jax.random.key(0), 1, {"document": jnp.array([3])})["document"])[0]
+    row = np.asarray(method.sample(state, jax.random.key(0), 1, {"title": jnp.array([3])})["document"])[0]
     known = vectors.of_run(tmp_path / "run", "document")
     assert row[0] == 3 and len(row) == 6
     nearest = [word for word, _ in known.most_similar(known.words[3], num=5)]
     assert [known.words[i] for i in row[1:]] == nearest
-    with pytest.raises(ValueError, match="takes the condition document, not tokens"):
+    assert cli.sample([str(tmp_path / "run"), "--num", "1", "--condition", f"title={known.words[3]}"]) == 0
+    assert (tmp_path / "run" / "samples.txt").read_text("utf-8").split() == [known.words[3], *nearest]
+    with pytest.raises(ValueError, match="cannot take the condition tokens; those it takes: title"):
         method.sample(state, jax.random.key(0), 1, {"tokens": jnp.array([3])})
 
 

@@ -131,7 +131,8 @@ def test_columns_can_be_split_over_devices(tmp_path):
 
 
 def test_a_runs_vectors_are_read_from_its_directory(tmp_path):
-    harness.train(TINY, tmp_path / "run", steps=4, sample_every=0)
+    harness.train(TINY, tmp_path / "run", steps=4, sample_every=4, num_samples=3)
+    assert len((tmp_path / "run" / "samples" / "000004.txt").read_text("utf-8").splitlines()) == 3
     found = vectors.of_run(tmp_path / "run")
     spec = TINY.data.load().spec
     assert found.words == spec.names["tokens"] and found.words[0] == "the"
@@ -144,6 +145,14 @@ def test_a_runs_vectors_are_read_from_its_directory(tmp_path):
     assert len(lines) == 5 and all(len(line.split()) == 9 for line in lines)
     first, *near = lines[0].split()
     assert near == [word for word, _ in found.most_similar(first, num=8)]
+    asked = ["--condition", "word=movie", "--condition", "word=the", "--out", str(tmp_path / "two.txt")]
+    assert cli.sample([str(tmp_path / "run"), "--num", "2", *asked]) == 0
+    two = (tmp_path / "two.txt").read_text("utf-8").splitlines()
+    assert [line.split() for line in two] == [
+        [word, *(near for near, _ in found.most_similar(word, num=8))] for word in ("movie", "the")
+    ]
+    with pytest.raises(ValueError, match=r"word has no value 'moviee' \(did you mean movie\?\)"):
+        cli.sample([str(tmp_path / "run"), "--condition", "word=moviee"])
     write_word2vec(tmp_path / "words.txt", found)
     np.testing.assert_array_equal(read_word2vec(tmp_path / "words.txt").matrix, found.matrix)
 
@@ -156,13 +165,15 @@ def test_samples_are_words_and_their_nearest_ones():
     drawn = jax.jit(method.sample, static_argnums=2)(state, jax.random.key(1), 500)["tokens"]
     shares = np.array(spec.frequencies["tokens"]) / sum(spec.frequencies["tokens"])
     assert drawn.shape == (500, 4) and np.isin([shares.argmax()], drawn[:, 0]).all()
-    asked = method.sample(state, jax.random.key(1), 2, {"tokens": jnp.array([5, 9])})
+    asked = method.sample(state, jax.random.key(1), 2, {"word": jnp.array([5, 9])})
     known = WordVectors(spec.names["tokens"], np.asarray(table))
     for row, similarity in zip(np.asarray(asked["tokens"]), np.asarray(asked["similarity"]), strict=True):
         expected = known.most_similar(known.words[row[0]], num=3)
         assert [known.words[i] for i in row[1:]] == [word for word, _ in expected]
         np.testing.assert_allclose(similarity, [1.0, *(s for _, s in expected)], rtol=1e-5)
-    with pytest.raises(ValueError, match="takes the condition tokens, not label"):
+    open_too = method.sample(state, jax.random.key(1), 2, {"word": jnp.array([-1, 9])})["tokens"][:, 0]
+    np.testing.assert_array_equal(open_too, [method.sample(state, jax.random.key(1), 2)["tokens"][0, 0], 9])
+    with pytest.raises(ValueError, match="cannot take the condition label; those it takes: word"):
         method.sample(state, jax.random.key(1), 2, {"label": jnp.zeros(2)})
 
 
