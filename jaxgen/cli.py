@@ -89,7 +89,7 @@ def sample(args: Sequence[str]) -> int:
         action="append",
         default=[],
         metavar="TEXT",
-        help="what is asked for: smiling=1,glasses=0, label=boot or a caption, word=treaty, title=DOCUMENT, user=NAME: "
+        help="what is asked for: smiling=1,glasses=0, label=boot or a caption, word=treaty, title=DOCUMENT, user=NAME "
         "(what the model takes); several of them share the samples",
     )
     parser.add_argument("--known", metavar="PICTURE", help="a picture to fill in: a file, or an example such as test:3")
