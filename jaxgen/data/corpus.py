@@ -158,13 +158,21 @@ class Corpus:
         """Reads the text; the words of all splits stay in memory.
 
         Raises:
-          ValueError: an option out of range, an unknown name, or a text without two words that are frequent enough.
+          ValueError: an unknown name, or as for `of`.
           FileNotFoundError: no such file or folder.
+        """
+        return self.of(read_documents(self.name))
+
+    def of(self, documents: Sequence[Document]) -> Dataset:
+        """The data set of these documents in place of those of `name`; those without a word are left out.
+
+        Raises:
+          ValueError: an option out of range, or a text without two words that are frequent enough.
         """
         for option, least in (("length", 1), ("min_count", 1), ("phrases", 0)):
             if getattr(self, option) < least:
                 raise ValueError(f"--data.{option.replace('_', '-')} must be {least} or more")
-        documents = self._documents()
+        documents = self._prepared(documents)
         training = [d for d in documents if d.split == "train"]
         counts = count_words((s for d in training for s in d.sentences), self.min_count)
         if len(counts) < 2:
@@ -179,8 +187,8 @@ class Corpus:
             streams |= {split: held} if len(held.tokens) else {}
         return rows_of(streams, self.length, counts, [d.name for d in training])
 
-    def _documents(self) -> list[Document]:
-        documents = [d for d in read_documents(self.name) if d.sentences]
+    def _prepared(self, documents: Sequence[Document]) -> list[Document]:
+        documents = [d for d in documents if d.sentences]
         training = [i for i, d in enumerate(documents) if d.split == "train"]
         if training:
             order = np.random.default_rng(0).permutation(training).tolist()
