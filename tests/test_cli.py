@@ -259,8 +259,7 @@ RATINGS = Experiment(nmf.Config(num_parts=2), Ratings(num_users=9, num_items=20)
         ("doc2vec", ".txt"),
     ],
 )
-def test_methods_without_a_network_are_sampled_and_evaluated_as_well(name, suffix, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli.evaluation, "REPEATS", (2, 2))
+def test_methods_without_a_network_are_sampled_and_evaluated_as_well(name, suffix, tmp_path, capsys):
     experiment, workdir = RATINGS if name == "ratings" else harness.tiny(name), tmp_path / "run"
     harness.train(experiment, workdir, steps=2, sample_every=0, eval_every=0)
     assert call(cli.sample, workdir, "--num", 3) == 0
