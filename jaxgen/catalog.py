@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from jaxgen.classical import kmeans, nmf, pca
 from jaxgen.config import kind_of
 from jaxgen.data import Spec
 from jaxgen.diffusion import ddpm
 from jaxgen.method import Method
 from jaxgen.metrics import classifier
+from jaxgen.words import doc2vec, word2vec
 
 CATALOG: dict[str, tuple[type, Any]] = {
     "classifier": (classifier.Config, classifier.make),
     "ddpm": (ddpm.Config, ddpm.make),
+    "kmeans": (kmeans.Config, kmeans.make),
+    "pca": (pca.Config, pca.make),
+    "nmf": (nmf.Config, nmf.make),
+    "word2vec": (word2vec.Config, word2vec.make),
+    "doc2vec": (doc2vec.Config, doc2vec.make),
 }
 
 

@@ -19,7 +19,7 @@ from jaxgen.data import SOURCES, condition, fill
 from jaxgen.metrics import evaluation, reporting
 from jaxgen.program import make_sample
 from jaxgen.report.progress import Progress
-from jaxgen.report.samples import check_suffix, default_suffix, write_samples
+from jaxgen.report.samples import check_suffix, default_suffix, named_key, with_text, write_samples
 from jaxgen.sharding import AXES, check_batch, make_mesh
 from jaxgen.trained import CHUNK, Run, draw_samples, layout, open_run, restore, use_cores
 from jaxgen.watch import NonFiniteError
@@ -62,7 +62,7 @@ def train(args: Sequence[str]) -> int:
     document = experiment_to_json(config, catalog.kinds(), SOURCES) | {"spec": data.spec.to_json()}
     outcome = trainer.train(config, method, data, workdir, document)
     if outcome.reason == "done":
-        draw = shlex.join([*this_program("sample"), str(workdir), "--num", "64", "--out", "samples.png"])
+        draw = shlex.join([*this_program("sample"), str(workdir), "--num", "64"])
         measure = shlex.join(["jaxgen", "evaluate", str(workdir)])
         print(f"{workdir}: done, {outcome.step} steps; next: {draw if method.sample else measure}")
     else:
@@ -89,7 +89,8 @@ def sample(args: Sequence[str]) -> int:
         action="append",
         default=[],
         metavar="TEXT",
-        help="what is asked for: smiling=1,glasses=0 or label=boot or a caption; several of them share the samples",
+        help="what is asked for: smiling=1,glasses=0, label=boot or a caption, word=treaty, title=DOCUMENT, user=NAME "
+        "(what the model takes); several of them share the samples",
     )
     parser.add_argument("--known", metavar="PICTURE", help="a picture to fill in: a file, or an example such as test:3")
     parser.add_argument(
@@ -120,12 +121,14 @@ def sample(args: Sequence[str]) -> int:
     with jax.set_mesh(mesh):
         abstract = layout(run, mesh)
         shapes = jax.eval_shape(make_sample(run.method, mesh), abstract, jax.random.key(0), known.num, cond or None)
+        if key_of_names := named_key(shapes, run.spec.names):
+            shapes = {**shapes, "text": shapes[key_of_names]}
         out = known.out or known.run / f"samples{default_suffix(shapes)}"
         check_suffix(out, shapes)
         found = restore(run, abstract, known.checkpoint)
         with Progress(known.num, unit="samples") as progress:
             samples = draw_samples(run, mesh, found.state, known.num, known.seed, cond, progress.update)
-    write_samples(out, samples)
+    write_samples(out, with_text(samples, run.spec.names))
     print(f"{out}: {known.num} samples of {known.run} at step {found.step}")
     return 0
 

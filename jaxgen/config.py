@@ -141,10 +141,11 @@ def override(config: Experiment, args: list[str], prog: str) -> Experiment:
 
 
 def closest(word: str, choices: Iterable[str]) -> str:
-    """` (did you mean …?)`, or the list of choices where none is close; the end of an error message."""
+    """` (did you mean …?)`, or the list of choices (the first 50) where none is close; the end of an error message."""
     choices = list(choices)
     near = difflib.get_close_matches(word, choices, n=1)
-    return f" (did you mean {near[0]}?)" if near else f"; there are: {', '.join(choices) or 'none'}"
+    more = f" and {len(choices) - 50} more" if len(choices) > 50 else ""
+    return f" (did you mean {near[0]}?)" if near else f"; there are: {', '.join(choices[:50]) or 'none'}{more}"
 
 
 def to_json(value: Any) -> Any:

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import json
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -62,13 +63,19 @@ def differing_identity(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[s
 
     def differing(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
         names = [name for name in sorted(a | b) if a.get(name) != b.get(name)]
-        return [f"{name}: {json.dumps(a.get(name))} → {json.dumps(b.get(name))}" for name in names]
+        return [f"{name}: {_brief(a.get(name))} → {_brief(b.get(name))}" for name in names]
 
     def spec(tree: Mapping[str, Any]) -> dict[str, Any]:
         return flat({"spec": tree.get("spec", {})})
 
     # The same set by name may have other examples now (a folder's, say): another order, another run.
     return differing(identity(old), identity(new)) or differing(spec(old), spec(new))
+
+
+def _brief(value: Any) -> str:
+    """A field as JSON; of one that is longer than a line (a vocabulary), the start and a checksum of the whole."""
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:60]}… (CRC {zlib.crc32(text.encode()):08x})"
 
 
 def check_identity(workdir: Path, config: Mapping[str, Any]) -> None:

@@ -27,6 +27,7 @@ from jaxgen.method import Method
 from jaxgen.program import abstract_state, compile_step, keys_of, make_evaluate, make_sample, shardings_of
 from jaxgen.report.progress import Progress
 from jaxgen.report.record import Record
+from jaxgen.report.samples import with_text
 from jaxgen.sharding import BATCH, check_batch, global_batch, make_mesh
 from jaxgen.start import restore_sources
 from jaxgen.watch import NonFiniteError, Verdict, Watch, interrupts
@@ -218,7 +219,8 @@ class _Loop:
                 return self.watch.state(step)
             if sampling and self.sample:
                 key = jax.random.fold_in(self.keys.sample, 0)  # the same noise each time, so that pictures compare
-                self.record.write_samples(step, self.sample(self.state, key, cfg.num_samples))
+                samples = self.sample(self.state, key, cfg.num_samples)
+                self.record.write_samples(step, with_text(samples, self.data.spec.names))
         return None
 
     def save(self) -> bool:

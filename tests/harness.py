@@ -14,7 +14,7 @@ import toy_methods
 from jaxgen import catalog, trainer
 from jaxgen.checkpoint import Checkpoints
 from jaxgen.config import Experiment, MeshConfig, experiment_to_json
-from jaxgen.data import SOURCES
+from jaxgen.data import SOURCES, Images
 from jaxgen.program import abstract_state
 from jaxgen.sharding import make_mesh
 
@@ -98,3 +98,11 @@ def assert_bitwise(a: Any, b: Any) -> None:
     for path in a:
         assert a[path].dtype == b[path].dtype, path
         assert a[path].shape == b[path].shape and a[path].tobytes() == b[path].tobytes(), path
+
+
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """All 1797 digits as rows of values/16, float32 [1797, 64], and their labels."""
+    data = Images("digits", validation=0).load()
+    parts = [data.read(split, np.arange(data.spec.counts[split]), ("image", "label")) for split in ("train", "test")]
+    images, labels = (np.concatenate([part[key] for part in parts]) for key in ("image", "label"))
+    return images.reshape(len(images), -1).astype(np.float32) / 16, labels

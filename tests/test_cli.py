@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import harness
 import toy_methods
 from jaxgen import cli, trained
-from jaxgen.config import MeshConfig
-from jaxgen.data import Images
+from jaxgen.classical import nmf
+from jaxgen.config import Experiment, MeshConfig, TrainConfig
+from jaxgen.data import Images, Ratings
 from jaxgen.diffusion import ddpm
 from jaxgen.method import Method
 from jaxgen.report.log import read_metrics
@@ -241,6 +243,43 @@ def test_the_command_to_go_on_is_quoted_for_the_shell(run, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", *args])
     assert call(cli.train, *args) == 0
     assert "to go on: python train.py kmeans_ring.py" in capsys.readouterr().out
+
+
+RATINGS = Experiment(nmf.Config(num_parts=2), Ratings(num_users=9, num_items=20), TrainConfig(batch_size=8))
+
+
+@pytest.mark.parametrize(
+    "name, suffix",
+    [
+        ("kmeans", ".png"),
+        ("pca", ".png"),
+        ("nmf", ".png"),
+        ("ratings", ".txt"),
+        ("word2vec", ".txt"),
+        ("doc2vec", ".txt"),
+    ],
+)
+def test_methods_without_a_network_are_sampled_and_evaluated_as_well(name, suffix, tmp_path, capsys):
+    experiment, workdir = RATINGS if name == "ratings" else harness.tiny(name), tmp_path / "run"
+    harness.train(experiment, workdir, steps=2, sample_every=0, eval_every=0)
+    assert call(cli.sample, workdir, "--num", 3) == 0
+    assert (workdir / f"samples{suffix}").is_file()
+    if suffix == ".txt":
+        assert len((workdir / "samples.txt").read_text("utf-8").splitlines()) == 3
+    assert call(cli.evaluate, workdir, "--num", 8) == 0
+    report = report_of(workdir)
+    assert report["metrics"]["loss"]["value"] > 0
+    assert ("samples" in report) == (suffix == ".png")
+
+
+def test_recommendations_to_a_user_by_name(tmp_path, capsys):
+    harness.train(RATINGS, tmp_path / "run", steps=2, sample_every=0, eval_every=0)
+    args = [tmp_path / "run", "--num", 1, "--top-n", 3, "--out", tmp_path / "a.txt", "--condition"]
+    assert call(cli.sample, *args, "user=7") == 0
+    user, *items = (tmp_path / "a.txt").read_text("utf-8").split()
+    assert user == "7" and len(set(items)) == 3
+    assert call(cli.sample, *args, "user=77") == 2
+    assert "user has no value '77' (did you mean 7?)" in capsys.readouterr().err
 
 
 IMAGES = """

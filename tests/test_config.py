@@ -124,6 +124,7 @@ def test_closest():
     assert closest("vea", ["vae", "gan"]) == " (did you mean vae?)"
     assert closest("zzz", ["vae", "gan"]) == "; there are: vae, gan"
     assert closest("zzz", []) == "; there are: none"
+    assert closest("zzz", map(str, range(60))).endswith(", 48, 49 and 10 more")
 
 
 def test_a_config_file_is_its_config(tmp_path):

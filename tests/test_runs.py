@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,16 @@ def test_another_run_is_refused_with_every_field(tmp_path):
     assert first == f"{tmp_path} holds another run:"
     assert fields == ['  method.name: "ring" → "lines"', "  train.batch_size: 64 → 8", "  train.seed: 0 → 1"]
     assert "--workdir" in last
+
+
+def test_fields_longer_than_a_line_are_cut_short(tmp_path):
+    """A vocabulary, say; the checksums tell two with the same start apart."""
+    words = [f"word{i}" for i in range(10_000)]
+    runs.write_config(tmp_path, document() | {"spec": {"names": {"tokens": words}}})
+    with pytest.raises(ValueError, match=r'names.tokens: \["word0", .*… \(CRC \w{8}\) → .*… \(CRC \w{8}\)') as error:
+        runs.check_identity(tmp_path, document() | {"spec": {"names": {"tokens": [*words[:-1], "other"]}}})
+    field = str(error.value).splitlines()[1]
+    assert len(field) < 250 and len(set(re.findall(r"CRC (\w+)", field))) == 2
 
 
 @pytest.mark.parametrize("there", ["checkpoints", "metrics.jsonl"])

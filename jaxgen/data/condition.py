@@ -1,7 +1,8 @@
 """Conditions: what a sample is asked to be, as arrays and as a user types them.
 
-A condition is a dict of the batch keys `label` [B], `attribute` [B, A] and `tokens` [B, T], int32. Nothing asked for is
--1 for a label or an attribute, 0 for a token; single attributes can be left open.
+A condition is a dict of the batch keys `label` [B], `attribute` [B, A], `tokens` [B, T] and `user` [B], of `word` [B],
+one of the vocabulary, and of `title` [B], a training document; all int32. Nothing asked for is 0 for a token and -1 for
+the others; single attributes can be left open.
 """
 
 from __future__ import annotations
@@ -9,19 +10,36 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.config import closest
 from jaxgen.data.dataset import Batch, Spec
 
-OPEN = {"label": -1, "attribute": -1, "tokens": 0}
+OPEN = {"label": -1, "attribute": -1, "tokens": 0, "user": -1, "word": -1, "title": -1}
+NAMED = {"user": "user", "word": "tokens", "title": "document"}
+"""The conditions that are asked for by name alone → where the spec's `names` has theirs."""
 PADDING, UNKNOWN = "<pad>", "<unk>"
 """The first two words of every vocabulary of captions: padding is token 0, a word that is not in it token 1."""
 
 
 def open_condition(spec: Spec, keys: Iterable[str], num: int) -> Batch:
     """The condition that asks for nothing: `{key: [num, ...]}`."""
-    return {key: np.full((num, *spec.shape(key)), OPEN[key], np.int32) for key in keys}
+    shapes = {key: () if key in NAMED else spec.shape(key) for key in keys}
+    return {key: np.full((num, *shape), OPEN[key], np.int32) for key, shape in shapes.items()}
+
+
+def check_keys(cond: Mapping[str, jax.Array] | None, *known: str) -> None:
+    """Raises a ValueError, for a method's `sample`, when `cond` asks for more than the `known` conditions."""
+    if odd := sorted((cond or {}).keys() - set(known)):
+        raise ValueError(f"this model cannot take the condition {odd[0]}; those it takes: {', '.join(known) or 'none'}")
+
+
+def asked_or(drawn: jax.Array, cond: Mapping[str, jax.Array] | None, key: str) -> jax.Array:
+    """The numbers that `cond` has under `key`, and those `drawn` [num] where it asks for none; see `check_keys`."""
+    check_keys(cond, key)
+    return jnp.where(cond[key] < 0, drawn, cond[key]) if cond else drawn
 
 
 def words(text: str) -> list[str]:
@@ -36,22 +54,29 @@ def encode(texts: Iterable[str], vocabulary: Sequence[str], length: int) -> np.n
     return np.array([row + [0] * (length - len(row)) for row in rows], np.int32).reshape(-1, length)
 
 
-def _value(names: Sequence[str], size: int, text: str, what: str) -> int:
-    """A label or attribute value by its number, its name, or its name without spaces and punctuation."""
+def _named(names: Sequence[str], text: str, what: str) -> int:
+    """The number of a name, or of a name without its spaces and punctuation."""
     plain = lambda name: "_".join(words(name))  # noqa: E731
-    if text.isdigit():
-        value = int(text)
-    elif plain(text) in (known := [plain(name) for name in names]):
-        value = known.index(plain(text))
-    else:
-        raise ValueError(f"{what} has no value {text!r}{closest(text, names or map(str, range(size)))}")
-    if value >= size:
-        raise ValueError(f"{what} has the values 0 … {size - 1}, not {value}")
-    return value
+    if text in names:
+        return names.index(text)
+    if plain(text) not in (known := [plain(name) for name in names]):
+        raise ValueError(f"{what} has no value {text!r}{closest(text, names)}")
+    return known.index(plain(text))
+
+
+def _value(names: Sequence[str], size: int, text: str, what: str) -> int:
+    """A label or attribute value by its number or its name."""
+    if not text.isdigit():
+        return _named(names or [str(i) for i in range(size)], text, what)
+    if int(text) >= size:
+        raise ValueError(f"{what} has the values 0 … {size - 1}, not {int(text)}")
+    return int(text)
 
 
 def parse(spec: Spec, keys: Sequence[str], text: str) -> dict[str, np.ndarray]:
     """One condition as a user types it, `smiling=1,glasses=0` or `label=boot` or a caption → `{key: [...]}`.
+
+    A `user`, a `word` and a `title` have names alone, since a number may be one of them.
 
     Args:
       spec: the data's description: names and numbers of values.
@@ -63,7 +88,7 @@ def parse(spec: Spec, keys: Sequence[str], text: str) -> dict[str, np.ndarray]:
     """
     cond = {key: value[0] for key, value in open_condition(spec, keys, 1).items()}
     names = list(spec.names.get("attribute", ())) if "attribute" in keys else []
-    choices = names + (["label"] if "label" in keys else [])
+    choices = names + [key for key in ("label", *NAMED) if key in keys]
     if "tokens" in keys and "=" not in text:
         vocabulary = spec.names["tokens"]
         cond["tokens"] = encode([text], vocabulary, spec.shape("tokens")[0])[0]
@@ -78,6 +103,8 @@ def parse(spec: Spec, keys: Sequence[str], text: str) -> dict[str, np.ndarray]:
         if name in names:
             place = names.index(name)
             cond["attribute"][place] = _value(spec.names.get(name, ()), spec.sizes["attribute"][place], value, name)
+        elif name in NAMED:
+            cond[name] = np.int32(_named(spec.names.get(NAMED[name], ()), value, name))
         else:
             cond["label"] = np.int32(_value(spec.names.get("label", ()), spec.sizes["label"][0], value, name))
     return cond

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -37,11 +37,15 @@ class Spec:
     """Split ("train", "validation", "test") → number of examples; a split without examples is left out."""
     names: Mapping[str, tuple[str, ...]]
     """"label" → class names; "attribute" → attribute names, and an attribute → the names of its values; "tokens" → the
-    vocabulary; what the data does not have is left out."""
+    vocabulary; "document", "user", "item" → their names; what the data does not have is left out."""
     sizes: Mapping[str, tuple[int, ...]]
-    """"label" → (number of classes,); "attribute" → number of values of each attribute; "tokens" → (words,)."""
+    """"label" → (number of classes,); "attribute" → number of values of each attribute; "tokens", "document",
+    "user", "item" → (how many there are,)."""
     levels: int = 256
     """Number of values of an image channel: pixels lie in 0..levels-1."""
+    frequencies: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """"tokens" → how often each word occurs in the training split, "document" → how many words
+    each of its documents has; empty where nobody counted."""
 
     def shape(self, key: str) -> tuple[int, ...]:
         """The shape of one example of `key`; ValueError when there is no such key."""
@@ -66,7 +70,7 @@ class Spec:
             self.shape(key)
 
     def to_json(self) -> dict[str, Any]:
-        """The spec as dicts, lists, strings and integers."""
+        """The spec as dicts, lists, strings and integers; without `frequencies` where it is empty."""
 
         def lists(table: Mapping[str, tuple]) -> dict[str, list]:
             return {key: list(value) for key, value in table.items()}
@@ -78,6 +82,7 @@ class Spec:
             "names": lists(self.names),
             "sizes": lists(self.sizes),
             "levels": self.levels,
+            **({"frequencies": lists(self.frequencies)} if self.frequencies else {}),
         }
 
     @classmethod
@@ -94,6 +99,7 @@ class Spec:
             names=tuples(saved["names"]),
             sizes=tuples(saved["sizes"]),
             levels=saved["levels"],
+            frequencies=tuples(saved.get("frequencies", {})),
         )
 
 

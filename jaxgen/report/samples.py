@@ -1,7 +1,7 @@
 """Samples as files: a picture, arrays or text, by the file's suffix."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,29 @@ def _suffixes(samples: Mapping[str, Any]) -> list[str]:
     if "image" in samples or ("x" in samples and samples["x"].shape[1:] == (2,)):
         fitting.insert(0, ".png")
     return fitting
+
+
+PARTED = {"tokens": " ", "document": " ", "item": "\t"}  # what stands between names; those of items may have spaces
+
+
+def named_key(samples: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> str | None:
+    """Which of the samples, numbers [N, T], the data has names for: `tokens`, `document` or `item`; None where none."""
+    return next((key for key in PARTED if key in samples and key in names and len(samples[key].shape) == 2), None)
+
+
+def with_text(samples: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The samples, and under `text` what their `tokens`, `document` or `item` [N, T] stand for, where `names` has it.
+
+    A number of -1 stands for nothing. Items come after the `user` [N] that they are recommended to.
+    """
+    key = named_key(samples, names)
+    if key is None or "text" in samples:
+        return dict(samples)
+    rows = [[names[key][i] for i in row if i >= 0] for row in np.asarray(samples[key]).tolist()]
+    if key == "item":
+        users = [names["user"][i] for i in np.asarray(samples["user"]).tolist()]
+        rows = [[user, *row] for user, row in zip(users, rows, strict=True)]
+    return {**samples, "text": [PARTED[key].join(row) for row in rows]}
 
 
 def default_suffix(samples: Mapping[str, Any]) -> str:

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -40,6 +42,16 @@ def test_captions_are_cut_padded_and_unknown_words_marked():
     np.testing.assert_array_equal(
         encode(["Cat, dog!", "a cat a cat", ""], ("<pad>", "<unk>", "cat", "dog"), 3), [[2, 3, 0], [1, 2, 1], [0, 0, 0]]
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("user=7", 1), ("user=12", 0), ("user=Mary Ann", 2), ("user=mary_ann", 2)]
+)
+def test_users_go_by_name_even_where_it_is_a_number(text, expected):
+    spec = dataclasses.replace(FASHION, names={"user": ("12", "7", "Mary Ann")}, sizes={"user": (3,)})
+    assert parse(spec, ("user",), text) == {"user": expected}
+    with pytest.raises(ValueError, match="user has no value '1'"):
+        parse(spec, ("user",), "user=1")
 
 
 def test_several_conditions_share_the_rows():

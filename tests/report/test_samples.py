@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from jaxgen.report.images import grid
-from jaxgen.report.samples import default_suffix, sample_grid, write_samples
+from jaxgen.report.samples import default_suffix, named_key, sample_grid, with_text, write_samples
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3), dtype=np.uint8)
 
@@ -32,6 +32,22 @@ def test_text(tmp_path):
     assert (tmp_path / "s.txt").read_text("utf-8") == "Größe\ntwo\n"
     write_samples(tmp_path / "s.txt", {"text": ["one\nverse", "two"]})
     assert (tmp_path / "s.txt").read_text("utf-8") == "one\nverse\n---\ntwo\n"
+
+
+def test_numbers_that_the_data_names_become_text():
+    names = {"tokens": ("the", "cat", "sat"), "label": ("a", "b")}
+    samples = {"tokens": jnp.array([[1, 2], [0, 1]]), "label": jnp.array([0, 1])}
+    assert with_text(samples, names)["text"] == ["cat sat", "the cat"]
+    assert named_key({"document": np.zeros((2, 3))}, {"document": ("x",)}) == "document"
+    for kept in ({"label": np.zeros((2, 3), int)}, {"tokens": np.zeros(2, int)}, {**samples, "text": ["x", "y"]}):
+        assert with_text(kept, names) == kept
+    assert with_text(samples, {}) == samples
+
+
+def test_recommendations_are_lines_of_a_user_and_the_items():
+    names = {"user": ("ann", "bob"), "item": ("a film", "b", "c")}
+    samples = {"user": jnp.array([1, 0]), "item": jnp.array([[2, 0], [1, -1]]), "score": jnp.ones((2, 2))}
+    assert with_text(samples, names)["text"] == ["bob\tc\ta film", "ann\tb"]
 
 
 def test_points_are_drawn_where_they_lie(tmp_path):

@@ -1,0 +1,130 @@
+"""k-means: K centroids that minimise the inertia Σ_n min_k ‖x_n − c_k‖².
+
+Lloyd's algorithm (1957; IEEE Trans. Inf. Theory 28, 1982) assigns every example to its nearest centroid and moves each
+centroid to the mean of its own; neither raises the inertia. Here an epoch of batches is one such iteration, and exactly
+one: the centroids move when every training example has been seen (a batch of all of them moves them every step).
+Mini-batch k-means (Sculley, WWW 2010) moves each centroid after every batch to the mean of all that it was ever
+assigned.
+
+A cluster that ends up empty moves to the example that is farthest from its centroid, which leaves its old cluster (as
+in scikit-learn; of the epoch's last batch, where there are several). In mini-batches, clusters whose share of the
+examples has fallen far behind restart at examples of the batch drawn ∝ D². Pixels lie in [0, 1].
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+
+from jaxgen.classical.lloyd import minibatch, move, restart, sums, zeros
+from jaxgen.classical.rows import in_epochs, over_rows, vectors
+from jaxgen.classical.seeding import SEEDS
+from jaxgen.config import closest
+from jaxgen.data.condition import check_keys
+from jaxgen.method import Method
+
+if TYPE_CHECKING:
+    from jaxgen.data import Spec
+
+Algorithm = Literal["lloyd", "minibatch"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """k-means."""
+
+    num_clusters: int = 10
+    """K, the number of clusters."""
+    algorithm: Algorithm = "lloyd"
+    """`lloyd` (an exact iteration an epoch) or `minibatch` (an update a batch)."""
+    init: Literal["k-means++", "k-means||", "random"] = "k-means++"
+    """How the first batch yields the first centroids: `k-means++`, `k-means||` or `random`."""
+    reassign: float = 0.01
+    """Mini-batches: a cluster with less than this share of the largest one's examples starts anew; 0 for never."""
+
+
+def check(cfg: Config) -> None:
+    """Raises a ValueError for an option that `make` cannot follow."""
+    for name, value, choices in (("algorithm", cfg.algorithm, get_args(Algorithm)), ("init", cfg.init, tuple(SEEDS))):
+        if value not in choices:
+            raise ValueError(f"unknown method.{name}={value!r}{closest(value, choices)}")
+    if cfg.num_clusters < 1:
+        raise ValueError(f"method.num_clusters={cfg.num_clusters} must be 1 or more")
+    if not 0 <= cfg.reassign < 1:
+        raise ValueError(f"method.reassign={cfg.reassign} must lie in 0…1, and below 1")
+
+
+def make(cfg: Config, spec: Spec) -> Method:
+    """k-means on the images, or the vectors `x`, of `spec`.
+
+    `step` reports `loss`, the batch's inertia an example, and `shift`, the sum of the centroids' squared moves the last
+    time that they moved (a rule on it stops a run that has converged). `sample` shows the centroids, in an order that
+    the key decides, again and again. `evaluate` gives `loss`, the squared distance to the nearest centroid.
+
+    Raises:
+      ValueError: an option is unknown or out of range, the first batch has fewer examples than clusters, or the data
+        has no vectors.
+    """
+    check(cfg)
+    vec, count, num = vectors(spec), spec.count("train"), cfg.num_clusters
+
+    def assign(raw, weight, centroids):
+        return over_rows(lambda rows, c: sums((vec.read(rows[0]), rows[1]), c), (raw, weight), centroids)
+
+    def init(key, batch, warm=None):
+        x = vec.read(batch[vec.key])
+        if len(x) < num:
+            raise ValueError(f"{num} clusters need a first batch of {num} examples or more, not {len(x)}")
+        centroids, spread = SEEDS[cfg.init](key, x, num), jnp.var(x, 0).sum()
+        if cfg.algorithm == "minibatch":
+            return {"centroids": centroids, "counts": jnp.zeros(num), "number": jnp.zeros((), jnp.int32)}
+        return {"centroids": centroids, "total": zeros(centroids), "seen": jnp.zeros((), jnp.int32), "shift": spread}
+
+    def lloyd_step(state, batch, key):
+        raw = batch[vec.key]
+        size = raw.shape[0]
+
+        def add(carry, weight):
+            total, found = assign(raw, weight, carry["centroids"])
+            loss = carry["loss"] + total["inertia"] / size
+            return {**carry, "total": jax.tree.map(jnp.add, carry["total"], total), "loss": loss, "found": found}
+
+        def finish(carry, weight):
+            old = carry["centroids"]
+            new = move(old, carry["total"], lambda index: vec.read(raw[index]), weight, *carry["found"])
+            return {**carry, "centroids": new, "total": zeros(new), "shift": jnp.sum((new - old) ** 2)}
+
+        nothing = {"loss": jnp.zeros(()), "found": (jnp.zeros(size, jnp.int32), jnp.zeros(size))}
+        carry, seen = in_epochs({**state, **nothing}, state["seen"], size, count, add, finish)
+        state = {name: carry[name] for name in state} | {"seen": seen}
+        return state, {"loss": carry["loss"], "shift": carry["shift"]}
+
+    def minibatch_step(state, batch, key):
+        raw = batch[vec.key]
+        size = raw.shape[0]
+        total, (_, distance) = assign(raw, jnp.ones(size), state["centroids"])
+        moved = minibatch(state["centroids"], state["counts"], total)
+        number, every = state["number"] + 1, math.ceil(10 * num / size)
+        due = (number % every == 0) & (moved[1] < cfg.reassign * moved[1].max()).any()
+        again = lambda: restart(key, *moved, lambda index: vec.read(raw[index]), distance, cfg.reassign)
+        centroids, counts = jax.lax.cond(due, again, lambda: moved)
+        shift = jnp.sum((centroids - state["centroids"]) ** 2)
+        state = {"centroids": centroids, "counts": counts, "number": number}
+        return state, {"loss": total["inertia"] / size, "shift": shift}
+
+    def sample(state, key, num_samples, cond=None):
+        check_keys(cond)
+        order = jax.random.permutation(key, num)[jnp.arange(num_samples) % num]
+        return vec.write(state["centroids"][order])
+
+    def evaluate(state, batch, key):
+        raw = batch[vec.key]
+        distance = assign(raw, jnp.ones(raw.shape[0]), state["centroids"])[1][1]
+        return {"loss": (distance, jnp.ones_like(distance))}
+
+    step = lloyd_step if cfg.algorithm == "lloyd" else minibatch_step
+    return Method(init, step, sample, evaluate, reads=(vec.key,))

@@ -1,0 +1,124 @@
+"""The iterations of k-means as functions of arrays: Lloyd's, Sculley's, and what becomes of empty clusters.
+
+Sources and objective stand in `kmeans`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxgen.classical.rows import matmul, over_rows
+from jaxgen.classical.seeding import draw_distinct, nearest
+
+Sums = dict[str, jax.Array]
+
+
+def sums(rows: tuple[jax.Array, jax.Array], centroids: jax.Array) -> tuple[Sums, tuple[jax.Array, jax.Array]]:
+    """What an iteration needs of `rows`, x [n, D] and their weights [n], for `over_rows`.
+
+    Returns:
+      Per cluster the weighted sum `x` [K, D] and the `weight` [K], and the `inertia` []; labels [n], distances² [n].
+    """
+    x, weight = rows
+    label, distance, hot = nearest(x, centroids)
+    hot = hot * weight[None]
+    return {"x": matmul(hot, x), "weight": hot.sum(1), "inertia": jnp.sum(weight * distance)}, (label, distance)
+
+
+def zeros(centroids: jax.Array) -> Sums:
+    """`sums` of no rows."""
+    nothing = jnp.zeros_like(centroids)
+    return {"x": nothing, "weight": nothing[:, 0], "inertia": nothing[0, 0]}
+
+
+def move(
+    centroids: jax.Array,
+    total: Sums,
+    take: Callable[[jax.Array], jax.Array],
+    weight: jax.Array,
+    label: jax.Array,
+    distance: jax.Array,
+) -> jax.Array:
+    """The centroids [K, D] after an iteration: means, and far examples where a cluster is empty.
+
+    Args:
+      centroids: those to which the rows were assigned.
+      total: the sums over all rows.
+      take: indices [K] → rows [K, D]; far ones are taken, and leave the cluster in which they were.
+      weight, label, distance: of the rows that can be taken, [N] each.
+    """
+    num = centroids.shape[0]
+    empty = total["weight"] == 0
+
+    def relocate(total: Sums) -> Sums:
+        # The e-th empty cluster gets the e-th farthest row, unless all rows stand on centroids.
+        _, far = jax.lax.top_k(jnp.where(weight > 0, distance, -1), num)
+        rank = jnp.cumsum(empty) - 1
+        mass = jnp.where((jnp.arange(num) < empty.sum()) & (distance[far] > 0), weight[far], 0)
+        donors = jax.nn.one_hot(label[far], num, axis=0, dtype=mass.dtype) * mass[None]
+        gained = jnp.where(empty, mass[rank], 0)
+        x = take(far)
+        rows = total["x"] - matmul(donors, x) + gained[:, None] * x[rank]
+        return {**total, "x": rows, "weight": total["weight"] - donors.sum(1) + gained}
+
+    total = jax.lax.cond(empty.any(), relocate, lambda total: total, total)
+    mean = total["x"] / jnp.maximum(total["weight"], 1e-12)[:, None]
+    return jnp.where((total["weight"] > 0)[:, None], mean, centroids)
+
+
+def lloyd(
+    x: jax.Array, centroids: jax.Array, max_iter: int, tol: float | jax.Array = 0.0, weight: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Iterates until the centroids' squared moves add up to `tol` or less; 0 until no example changes its cluster.
+
+    Args:
+      x: [N, D].
+      centroids: where to start, [K, D].
+      max_iter: iterations at most.
+      tol: in the squared units of x.
+      weight: [N], how often each row counts; once by default.
+
+    Returns:
+      Centroids [K, D], labels int32 [N], inertia [] of those, and the number of iterations.
+    """
+    weight = jnp.ones(x.shape[0], x.dtype) if weight is None else weight
+
+    def iterate(carry):
+        centroids, _, number = carry
+        total, found = over_rows(sums, (x, weight), centroids)
+        moved = move(centroids, total, x.__getitem__, weight, *found)
+        return moved, jnp.sum((moved - centroids) ** 2), number + 1
+
+    going = lambda carry: (carry[1] > tol) & (carry[2] < max_iter)
+    start = (centroids, jnp.array(jnp.inf, x.dtype), jnp.array(0, jnp.int32))
+    centroids, _, number = jax.lax.while_loop(going, iterate, start)
+    total, (label, _) = over_rows(sums, (x, weight), centroids)
+    return centroids, label, total["inertia"], number
+
+
+def minibatch(centroids: jax.Array, counts: jax.Array, total: Sums) -> tuple[jax.Array, jax.Array]:
+    """Sculley's update with a batch's sums: the mean of all examples so far; centroids [K, D] and counts [K]."""
+    counts = counts + total["weight"]
+    moved = total["x"] - total["weight"][:, None] * centroids
+    return centroids + moved / jnp.maximum(counts, 1e-12)[:, None], counts
+
+
+def restart(
+    key: jax.Array,
+    centroids: jax.Array,
+    counts: jax.Array,
+    take: Callable[[jax.Array], jax.Array],
+    distance: jax.Array,
+    share: float,
+) -> tuple[jax.Array, jax.Array]:
+    """Moves clusters with less than `share` of the largest count to rows drawn ∝ their distance² [n]; `take` as above.
+
+    Their counts become the smallest of the others, so that they are neither stuck nor restarted at once.
+    """
+    weak = counts < share * counts.max()
+    drawn = take(draw_distinct(key, distance, counts.shape[0]))
+    fresh = jnp.min(jnp.where(weak, jnp.inf, counts))
+    return jnp.where(weak[:, None], drawn, centroids), jnp.where(weak, fresh, counts)

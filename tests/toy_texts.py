@@ -1,0 +1,60 @@
+"""Texts made up for the tests, with the facts that vectors should hold."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from jaxgen.data import batch_at
+from jaxgen.data.corpus import count_words, number_words, rows_of
+
+
+def dataset(documents, length=64, min_count=1):
+    """A `Dataset` of documents, each a list of sentences, which are lists of words; all of them train."""
+    counts = count_words((sentence for document in documents for sentence in document), min_count)
+    numbers = {word: i for i, word in enumerate(counts)}
+    names = [f"document_{i}" for i in range(len(documents))]
+    return rows_of({"train": number_words(documents, numbers)}, length, counts, names)
+
+
+def synonyms(num_pairs, num_sentences, rng):
+    """Sentences about one of `num_pairs` topics, in which two words mean the same: `left7` and `right7`.
+
+    A topic goes with 12 of 80 words, each of which goes with several topics.
+    """
+    contexts = [rng.choice(80, 12, replace=False) for _ in range(num_pairs)]
+    sentences = []
+    for topic in rng.integers(num_pairs, size=num_sentences):
+        context = [f"context{i}" for i in rng.choice(contexts[topic], 6)]
+        sentences.append([*context[:3], f"{rng.choice(['left', 'right'])}{topic}", *context[3:]])
+    return sentences
+
+
+def capitals(num_countries, num_sentences, rng):
+    """Sentences about a country or its capital: both go with the region's words, each with the words of its kind."""
+    sentences = []
+    for country in rng.integers(num_countries, size=num_sentences):
+        kind = ("country", "capital")[rng.integers(2)]
+        words = [f"{kind}_word{i}" for i in rng.integers(8, size=2)] + [
+            f"region{country}_{i}" for i in rng.integers(3, size=2)
+        ]
+        sentences.append([words[0], words[2], f"{kind}{country}", words[1], words[3]])
+    return sentences
+
+
+def questions(num_countries):
+    """Every analogy capital a : country a = capital b : country b."""
+    pairs = [(a, b) for a in range(num_countries) for b in range(num_countries) if a != b]
+    return [": capitals", *(f"capital{a} country{a} capital{b} country{b}" for a, b in pairs)]
+
+
+def trained(module, config, data, steps, batch_size, seed=0):
+    """The tables after so many steps, from 0, and the losses on the way."""
+    method = module.make(dataclasses.replace(config, decay_steps=max(steps, 1)), data.spec)
+    read = lambda step: batch_at(data, seed=seed, step=step, batch_size=batch_size, keys=method.reads)
+    key_init, key_steps = jax.random.split(jax.random.key(seed))
+    state, advance, losses = jax.jit(method.init)(key_init, read(0)), jax.jit(method.step), []
+    for i in range(steps):
+        state, metrics = advance(state, read(i), jax.random.fold_in(key_steps, i))
+        losses.append(metrics["loss"])
+    return state["params"], np.array(losses)
