@@ -31,6 +31,8 @@ class SampleConfig:
     """DDIM's share of fresh noise, from 0 (deterministic) to 1 (ancestral with the posterior's variance)."""
     variance: Variance = "posterior"
     """σ² of the ancestral sampler and of the bound: `posterior` (β̃_t), `beta` (β_t) or `learned`."""
+    noise_scale: float = 1.0
+    """Factor of the ancestral sampler's σ: a little above 1 gives back detail that an imperfect network takes away."""
     resample: int = 1
     """Passes of the ancestral sampler over each step, which fit what is drawn to a known part (RePaint); 10, say."""
     clip: bool = True
@@ -55,6 +57,8 @@ def check_drawing(cfg: SampleConfig, num_timesteps: int, learn_variance: bool) -
     for fine, message in (
         (0 <= cfg.eta <= 1, f"eta={cfg.eta} must lie in 0…1"),
         (cfg.resample >= 1, f"resample={cfg.resample} must be 1 (no going back) or more"),
+        (cfg.noise_scale >= 0, f"noise_scale={cfg.noise_scale} must be 0 or more"),
+        (cfg.noise_scale == 1 or cfg.sampler == "ancestral", "noise_scale needs sampler=ancestral"),
         (cfg.resample == 1 or cfg.sampler == "ancestral", "resample needs sampler=ancestral"),
         (cfg.guidance >= 0, f"guidance={cfg.guidance} must be 0 or more"),
         (learn_variance or cfg.variance != "learned", "variance=learned needs a model with learn_variance"),
@@ -102,7 +106,8 @@ def walk(
     predict: Predict, schedule: Schedule, x_T: jax.Array, key: jax.Array, cfg: SampleConfig, path: bool = False
 ) -> jax.Array:
     """x_0 [B,H,W,C] from normal x_T by the sampler that `cfg` names; with `path` all states [steps+1, B,H,W,C]."""
-    own: dict[str, Any] = {"ddim": {"eta": cfg.eta}, "ancestral": {"variance": cfg.variance, "resample": cfg.resample}}
+    noise = {"variance": cfg.variance, "noise_scale": cfg.noise_scale, "resample": cfg.resample}
+    own: dict[str, Any] = {"ddim": {"eta": cfg.eta}, "ancestral": noise}
     predict = clip_x0(predict, schedule) if cfg.clip else predict
     sampler = samplers.SAMPLERS[cfg.sampler]
     return sampler(predict, schedule, x_T, key, cfg.steps, path=path, **own.get(cfg.sampler, {}))

@@ -99,6 +99,7 @@ def ancestral(
     *,
     path: bool = False,
     variance: Variance = "posterior",
+    noise_scale: float = 1.0,
     resample: int = 1,
 ) -> jax.Array:
     """Draws each x_s from a Gaussian with the mean of q(x_s | x_t, x̂_0) (Ho et al. 2020, Algorithm 2).
@@ -115,6 +116,9 @@ def ancestral(
       path: whether to return the states after each step, x_T first.
       variance: σ² is β_{t|s} ("beta", right for x_0 ~ N(0, I)), β̃ ("posterior", right for a single x_0), or lies
         between them as the network says ("learned", see `Denoised`).
+      noise_scale: factor of σ. A network is less sure of x_0 than its data are: its guesses are means, a little too
+        near the data's, and what it denoises has a little too much removed. Somewhat more noise than is right for a
+        perfect network gives the detail back (Karras et al. 2022, arXiv 2206.00364, section 4, S_noise).
       resample: passes over each step, all but the last of which go back to x_t by adding the noise again; for `inpaint`
         (RePaint, Algorithm 1). Each costs an evaluation of `predict`.
 
@@ -122,10 +126,13 @@ def ancestral(
       x_0 [B,H,W,C], or with `path` all states [steps+1, B,H,W,C].
 
     Raises:
-      ValueError: an unknown `variance`, or one that `predict` does not give; `resample` below 1, `steps` out of range.
+      ValueError: an unknown `variance`, or one that `predict` does not give; `noise_scale` below 0, `resample` below 1,
+        `steps` out of range.
     """
     if variance not in get_args(Variance):
         raise ValueError(f"unknown variance {variance!r}{closest(str(variance), get_args(Variance))}")
+    if noise_scale < 0:
+        raise ValueError(f"noise_scale={noise_scale} must be 0 or more")
     if resample < 1:
         raise ValueError(f"resample={resample} must be 1 (no going back) or more")
     times = time_steps(schedule.num_timesteps, steps)
@@ -137,7 +144,7 @@ def ancestral(
     back = np.where(again, schedule.signal[t] / schedule.signal[s], 1.0)
     fresh = np.where(again, step_variance(schedule, t, s), 0.0)
     q = posterior(schedule, t, s)
-    var = np.where(s > 0, np.exp(np.repeat(log_variance, resample)), 0.0)
+    var = noise_scale**2 * np.where(s > 0, np.exp(np.repeat(log_variance, resample)), 0.0)
     log_ratio = np.repeat(log_large - log_small, resample) if variance == "learned" else None
     terms = _Terms(q.from_x_0 * back, q.from_x_t * back, variance=var * back**2, log_ratio=log_ratio, fresh=fresh)
     return _walk(predict, x_T, key, t, terms, path, np.s_[resample - 1 :: resample])

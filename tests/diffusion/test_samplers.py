@@ -97,11 +97,12 @@ def test_ddim_at_eta_one_is_ancestral_sampling_with_the_posteriors_variance(step
 def test_skipping_times_uses_the_variance_of_the_whole_jump():
     # One jump T → s, then s → 0: Var x_0 by hand from the two affine steps, for data N(0, 1) and σ² = β̃.
     schedule = linear_schedule(T)
-    _, x = draw(samplers.ancestral, schedule, num=200_000, steps=2)
     t, s = T, 500
     q = posterior(schedule, t, s)
-    var = (q.from_x_0 * schedule.signal[t] + q.from_x_t) ** 2 + q.variance
-    assert x.var() == pytest.approx(schedule.signal[s] ** 2 * var, rel=0.01)
+    for scale in (1.0, 1.5):
+        _, x = draw(samplers.ancestral, schedule, num=200_000, steps=2, noise_scale=scale)
+        var = (q.from_x_0 * schedule.signal[t] + q.from_x_t) ** 2 + scale**2 * q.variance
+        assert x.var() == pytest.approx(schedule.signal[s] ** 2 * var, rel=0.01)
 
 
 REFERENCES = {
@@ -245,6 +246,7 @@ def test_going_back_over_a_step_leaves_a_perfect_denoisers_samples_alone():
         (samplers.ancestral, {"variance": "bet"}, "did you mean beta"),
         (samplers.ancestral, {"resample": 0}, "resample=0 must be 1"),
         (samplers.ddim, {"eta": 1.5}, "eta=1.5 must lie in 0…1"),
+        (samplers.ancestral, {"noise_scale": -1.0}, "noise_scale=-1.0 must be 0 or more"),
     ],
 )
 def test_options_that_cannot_be_followed_are_refused(sampler, options, message):
