@@ -6,6 +6,7 @@ Run: python train.py configs/ddpm_faces.py --workdir runs/ddpm_faces
 from jaxgen.config import Experiment, TrainConfig
 from jaxgen.data import Images
 from jaxgen.diffusion import ddpm
+from jaxgen.diffusion.drawing import SampleConfig
 from jaxgen.nets.unet import UNetConfig
 from jaxgen.optimizer import AdamWConfig
 
@@ -13,6 +14,7 @@ config = Experiment(
     method=ddpm.Config(
         net=UNetConfig(width=48, multipliers=(1, 2), attention_resolutions=(8,)),
         optimizer=AdamWConfig(learning_rate=2e-3, warmup_steps=50, decay_steps=20_000),
+        sample=SampleConfig(sampler="ancestral", variance="beta", steps=150, noise_scale=1.12),
     ),
     data=Images("faces"),
     train=TrainConfig(steps=20_000, batch_size=32, log_every=100, sample_every=2000, eval_every=2000, save_every=2000),

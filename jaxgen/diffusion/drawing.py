@@ -58,7 +58,6 @@ def check_drawing(cfg: SampleConfig, num_timesteps: int, learn_variance: bool) -
         (0 <= cfg.eta <= 1, f"eta={cfg.eta} must lie in 0…1"),
         (cfg.resample >= 1, f"resample={cfg.resample} must be 1 (no going back) or more"),
         (cfg.noise_scale >= 0, f"noise_scale={cfg.noise_scale} must be 0 or more"),
-        (cfg.noise_scale == 1 or cfg.sampler == "ancestral", "noise_scale needs sampler=ancestral"),
         (cfg.resample == 1 or cfg.sampler == "ancestral", "resample needs sampler=ancestral"),
         (cfg.guidance >= 0, f"guidance={cfg.guidance} must be 0 or more"),
         (learn_variance or cfg.variance != "learned", "variance=learned needs a model with learn_variance"),

@@ -325,7 +325,7 @@ def test_a_known_part_is_kept_exactly(trained, options):
         ({"sample": SampleConfig(frames=1)}, "frames=1 must be 2 or more"),
         ({"sample": SampleConfig(frames=4, interpolate=4)}, "exclude each other"),
         ({"sample": SampleConfig(interpolate=4, sampler="ancestral")}, "a sampler without noise"),
-        ({"sample": SampleConfig(noise_scale=1.1)}, "noise_scale needs sampler=ancestral"),
+        ({"sample": SampleConfig(noise_scale=-0.1)}, "noise_scale=-0.1 must be 0 or more"),
         ({"sample": SampleConfig(resample=4)}, "resample needs sampler=ancestral"),
         ({"sample": SampleConfig(guidance=2.0)}, "needs a model with a condition"),
         ({"sample": SampleConfig(guidance=2.0), "condition": ("label",), "condition_dropout": 0.0}, "dropout above 0"),
