@@ -40,7 +40,7 @@ class Config:
     num_clusters: int = 10
     """K, the number of clusters."""
     algorithm: Algorithm = "lloyd"
-    """`lloyd` (an exact iteration an epoch) or `minibatch` (an update a batch)."""
+    """`lloyd` (an exact iteration an epoch, which takes examples / batch_size steps) or `minibatch` (one a batch)."""
     init: Literal["k-means++", "k-means||", "random"] = "k-means++"
     """How the first batch yields the first centroids: `k-means++`, `k-means||` or `random`."""
     reassign: float = 0.01

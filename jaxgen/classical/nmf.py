@@ -61,7 +61,7 @@ class Config:
     l2: float = 0.0
     """Ratings: λ of the penalty λ (‖W‖² + ‖H‖²)."""
     exclude_seen: bool = True
-    """Ratings: recommend nothing that a user has rated; keeps one byte for each pair of a user and an item."""
+    """Ratings: recommend nothing that a user has rated in the training split; keeps a byte a pair of user and item."""
     sample: SampleConfig = SampleConfig()
     """What `sample` shows of ratings."""
 
