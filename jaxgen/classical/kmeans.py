@@ -127,4 +127,4 @@ def make(cfg: Config, spec: Spec) -> Method:
         return {"loss": (distance, jnp.ones_like(distance))}
 
     step = lloyd_step if cfg.algorithm == "lloyd" else minibatch_step
-    return Method(init, step, sample, evaluate, reads=(vec.key,))
+    return Method(init, step, sample, evaluate, reads=(vec.key,), enumerates=True)

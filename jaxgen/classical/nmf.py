@@ -139,4 +139,4 @@ def make(cfg: Config, spec: Spec) -> Method:
         loss, squares, whole = over_rows(lost, batch[vec.key], state["parts"])[1]
         return {"loss": (loss, jnp.full_like(loss, vec.dim)), "unexplained": (squares, whole)}
 
-    return Method(init, step, sample, evaluate, reads=(vec.key,))
+    return Method(init, step, sample, evaluate, reads=(vec.key,), enumerates=True)

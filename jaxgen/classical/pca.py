@@ -127,4 +127,4 @@ def make(cfg: Config, spec: Spec) -> Method:
         lost, spread = over_rows(errors, batch[vec.key], components(state))[1]
         return {"loss": (lost, jnp.full_like(lost, vec.dim)), "unexplained": (lost, spread)}
 
-    return Method(init, step, sample, evaluate, reads=(vec.key,))
+    return Method(init, step, sample, evaluate, reads=(vec.key,), enumerates=cfg.sample.what == "components")

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from jaxgen.classical.nmf import Config
     from jaxgen.data import Spec
 
+USERS = 256  # whose scores for all items stand in memory at once
+
 
 def predict(factors: jax.Array, user: jax.Array, item: jax.Array, num_users: int) -> jax.Array:
     """Ratings [B] of pairs, `user` and `item` int32 [B]; `factors` [U + I, K] has the users' rows, then the items'."""
@@ -64,12 +66,17 @@ def recommend(
     Returns:
       `user` [n], `item` int32 [n, N], the best first and -1 where nothing is left, and their `score` [n, N].
     """
-    scores = matmul(factors[users], factors[num_users:].T)  # [n, I]
-    if seen is not None:
-        scores = jnp.where(seen[users], -jnp.inf, scores)
-    score, item = jax.lax.top_k(scores, min(top_n, scores.shape[1]))
-    left = jnp.isfinite(score)
-    return {"user": users, "item": jnp.where(left, item, -1), "score": jnp.where(left, score, 0.0)}
+    items = factors[num_users:]
+
+    def best(user):
+        scores = matmul(items, factors[user])  # [I]
+        if seen is not None:
+            scores = jnp.where(seen[user], -jnp.inf, scores)
+        score, item = jax.lax.top_k(scores, min(top_n, len(items)))
+        left = jnp.isfinite(score)
+        return {"user": user, "item": jnp.where(left, item, -1), "score": jnp.where(left, score, 0.0)}
+
+    return jax.lax.map(best, users, batch_size=USERS)
 
 
 def make(cfg: Config, spec: Spec) -> Method:
@@ -126,4 +133,5 @@ def make(cfg: Config, spec: Spec) -> Method:
         error = (batch["rating"] - predict(state["factors"], batch["user"], batch["item"], num_users)) ** 2
         return {"loss": (error, jnp.ones_like(error))}
 
-    return Method(init, step, sample, evaluate, reads=("user", "item", "rating"), conditions=("user",))
+    reads = ("user", "item", "rating")
+    return Method(init, step, sample, evaluate, reads, conditions=("user",), enumerates=True)
