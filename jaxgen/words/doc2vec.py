@@ -119,21 +119,34 @@ def _as_documents(tokens: jax.Array, segment: jax.Array) -> dict[str, jax.Array]
 def fit_documents(
     cfg: Config, vocabulary: Vocabulary, params: Tables, tokens: jax.Array, segment: jax.Array, key: jax.Array
 ) -> jax.Array:
-    """Vectors [N, D] of documents [N, T], one a row, by `cfg.infer.passes` walks in which no word changes."""
+    """Vectors [N, D] of documents [N, T], one a row, by `cfg.infer.passes` walks in which no word changes.
+
+    The key decides the same first vector, words kept, windows and noise words for each row, so that a document's vector
+    depends neither on its row nor on the others; it is zero where there is no word.
+    """
     key_first, key_passes = jax.random.split(key)
-    tables = {**params, "document": first_vectors(key_first, len(tokens), cfg.dim)}
-    batch = _as_documents(tokens, segment)
+    first = first_vectors(key_first, 1, cfg.dim)
     fitting = dataclasses.replace(cfg, learning_rate=cfg.infer.learning_rate)
-    share = {"document": np.full(len(tokens), 1 / len(tokens))}
 
-    def one_pass(tables, inputs):
-        number, key = inputs
-        rate = fitting.learning_rate * (1 - number / cfg.infer.passes)
-        rates = row_rates(fitting, rate, share, len(tokens), cfg.chunk)
-        return descend_walk(tables, *_walk(cfg, vocabulary, batch, key, balance=False), rates)
+    def fit(tokens: jax.Array, segment: jax.Array) -> jax.Array:
+        batch = _as_documents(tokens[None], segment[None])
 
-    passes = (jnp.arange(cfg.infer.passes), jax.random.split(key_passes, cfg.infer.passes))
-    return jax.lax.scan(one_pass, tables, passes)[0]["document"]
+        def one_pass(tables, inputs):
+            number, key = inputs
+            rate = fitting.learning_rate * (1 - number / cfg.infer.passes)
+            rates = row_rates(fitting, rate, {"document": np.ones(1)}, 1, cfg.chunk)
+            num_chunks, terms_at = _walk(cfg, vocabulary, batch, key, balance=False)
+            # All rows walk as far as the longest: with a number of its own each would carry a copy of the tables.
+            return descend_walk(tables, jax.lax.pmax(num_chunks, "rows"), terms_at, rates)
+
+        passes = (jnp.arange(cfg.infer.passes), jax.random.split(key_passes, cfg.infer.passes))
+        found = jax.lax.scan(one_pass, {**params, "document": first}, passes)[0]["document"][0]
+        return jnp.where((segment > 0).any(), found, 0.0)
+
+    return jax.vmap(fit, axis_name="rows")(tokens, segment)
+
+
+_fit = jax.jit(fit_documents, static_argnums=0)
 
 
 def make_infer(cfg: Config, spec: Spec) -> Callable[[Tables, ArrayLike, ArrayLike, jax.Array], jax.Array]:
@@ -145,20 +158,17 @@ def make_infer(cfg: Config, spec: Spec) -> Callable[[Tables, ArrayLike, ArrayLik
     Returns:
       `(params, tokens [N, T], segment [N, T], key) -> float32 [N, D]`: the run's tables, `state["params"]`, none of
       which changes; the documents, one a row, as `jaxgen.data.corpus.encode` makes them of texts; and what decides the
-      first vectors, the subsampling and the noise words. The same arguments give the same bits, and a document's
-      vector does not depend on those in the other rows.
+      first vector, the subsampling and the noise words. The same arguments give the same bits; a document's vector does not
+      depend on its row, nor on the others, and is zero without a word.
 
     Raises:
       ValueError: an option of `cfg` is unknown or out of range.
     """
     check(cfg, spec)
     vocabulary = make_vocabulary(cfg, spec.frequencies["tokens"])
-
-    @jax.jit
-    def infer(params: Tables, tokens: jax.Array, segment: jax.Array, key: jax.Array) -> jax.Array:
-        return fit_documents(cfg, vocabulary, params, tokens, segment, key)
-
-    return lambda params, tokens, segment, key: infer(params, jnp.asarray(tokens), jnp.asarray(segment), key)
+    return lambda params, tokens, segment, key: _fit(
+        cfg, vocabulary, params, jnp.asarray(tokens), jnp.asarray(segment), key
+    )
 
 
 def make(cfg: Config, spec: Spec) -> Method:

@@ -85,14 +85,19 @@ def test_a_document_seen_in_training_is_found_again(topics):
 
 def test_inference_is_a_function_of_its_key_and_of_one_row(topics):
     config, data, params, (tokens, segment) = topics
+    config = dataclasses.replace(config, subsample=1e-3)  # which words go depends on neither the row nor its length
     infer = doc2vec.make_infer(config, data.spec)
     before = jax.tree.map(np.array, params)
     a, b = (np.asarray(infer(params, tokens[:4], segment[:4], jax.random.key(0))) for _ in range(2))
     np.testing.assert_array_equal(a, b)
     harness.assert_bitwise(before, params)
     assert (a != np.asarray(infer(params, tokens[:4], segment[:4], jax.random.key(1)))).all()
-    others = tokens[[0, 1, 30, 31]], segment[[0, 1, 30, 31]]
-    np.testing.assert_array_equal(np.asarray(infer(params, *others, jax.random.key(0)))[:2], a[:2])
+    others = [2, 30, 31, 1]
+    moved = np.asarray(infer(params, tokens[others], segment[others], jax.random.key(0)))
+    np.testing.assert_array_equal(moved[[0, 3]], a[[2, 1]])
+    longer = (np.pad(x[1:3], ((0, 1), (0, 30))) for x in (tokens, segment))
+    few = np.asarray(infer(params, *longer, jax.random.key(0)))
+    np.testing.assert_allclose(few, [*a[1:3], np.zeros(16)], rtol=1e-5, atol=1e-6)
 
 
 def test_inference_descends_the_documents_loss(topics):
