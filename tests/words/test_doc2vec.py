@@ -40,7 +40,7 @@ def test_the_order_of_words_counts_for_pv_dm():
     params, _ = texts.trained(doc2vec, config, data, steps=300, batch_size=8)
     infer = doc2vec.make_infer(config, data.spec)
 
-    def vector(text, seed):  # alone in its batch: the same first guess, windows and noise words for both sayings
+    def vector(text, seed):
         return np.asarray(infer(params, *encode([text], data.spec.names["tokens"]), jax.random.key(seed)))[0]
 
     john, mary, other = vector(SAYINGS[0], 0), vector(SAYINGS[1], 0), vector(SAYINGS[0], 100)
