@@ -27,9 +27,9 @@ def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
 def over_rows(fn: Callable[..., tuple[Any, Any]], rows: Any, *shared: Any) -> tuple[Any, Any]:
     """Applies `fn` to chunks of rows; sums one part of what it returns and strings the other together.
 
-    Memory stays flat: what `fn` makes of a chunk is gone when the next one comes, and chunks are small enough for a number
-    for each of their rows and each row of a shared array, the distance to each centroid, say. On a mesh each device takes
-    its own rows, and the sums meet in one all-reduce.
+    Memory stays flat: what `fn` makes of a chunk is gone when the next one comes, and chunks are small enough for a
+    number for each of their rows and each row of a shared array, the distance to each centroid, say. On a mesh each
+    device takes its own rows, and the sums meet in one all-reduce.
 
     Args:
       fn: `(chunk of rows, *shared) -> (sums, outs)`, `outs` a pytree of [n, ...] arrays for the chunk's n rows.

@@ -125,8 +125,10 @@ def test_every_table_is_trained(topics):
         assert {name for name in first if (first[name] != later[name]).any()} == tables
 
 
-def test_any_number_of_devices_trains_the_same_vectors(tmp_path):
-    experiment = dataclasses.replace(TINY, method=dataclasses.replace(TINY.method, learning_rate=0.5))
+@pytest.mark.parametrize("objective", ["dm", "dbow"])
+def test_any_number_of_devices_trains_the_same_vectors(objective, tmp_path):
+    method = dataclasses.replace(TINY.method, objective=objective, learning_rate=0.5)
+    experiment = dataclasses.replace(TINY, method=method)
     changes = {"steps": 8, "sample_every": 0, "eval_every": 0, "save_every": 8, "log_every": 8}
     for devices in (1, 8):
         harness.train(experiment, tmp_path / str(devices), devices=devices, **changes)

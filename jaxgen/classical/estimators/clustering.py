@@ -35,7 +35,7 @@ def _minibatch(key, number, centroids, counts, x, weight):
 
 
 def _origin(x: np.ndarray) -> np.ndarray:
-    """Where distances are measured from [D]: near rows far from 0, whose squares would drown them in rounding; else 0."""
+    """Where distances are measured from [D]: rows far from 0 would drown them in their squares' rounding; else 0."""
     some = x[:: -(-len(x) // 1024)]
     mean = some.mean(0)
     return mean if (mean**2).sum() > 100 * some.var(0).sum() else np.zeros_like(mean)
