@@ -60,7 +60,7 @@ def main(documents_run: str, words_run: str) -> None:
     rows = {
         "doc2vec": (np.asarray(params["document"]), np.asarray(inferred)),
         "TF-IDF": (tf_idf(counts, weights), tf_idf(held_counts, weights)),
-        "mean word vector": (mean_vectors(counts, matrix), mean_vectors(held_counts, matrix)),
+        "mean word vector": (mean_vectors(tokens, segment > 0, matrix), mean_vectors(held_tokens, held_segment > 0, matrix)),
     }
     for name, (vectors, held_vectors) in rows.items():
         training, new = share(vectors, presidents, held_vectors, held)

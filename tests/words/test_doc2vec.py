@@ -53,7 +53,7 @@ def test_bags_of_words_cannot_tell_the_two_apart():
     tokens, segment = encode([*SAYINGS, "Paul sees Anna."], words)
     counts = count_matrix(tokens, segment > 0, len(words))
     vectors = np.random.default_rng(0).normal(size=(len(words), 5))
-    for rows in (tf_idf(counts, inverse_frequency(counts)), mean_vectors(counts, vectors)):
+    for rows in (tf_idf(counts, inverse_frequency(counts)), mean_vectors(tokens, segment > 0, vectors)):
         np.testing.assert_array_equal(rows[0], rows[1])
         assert (rows[0] != rows[2]).any()
     assert cosine(counts[0], counts[1]) == pytest.approx(1.0, abs=1e-6)
