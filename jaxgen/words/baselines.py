@@ -40,6 +40,7 @@ def mean_vectors(tokens: np.ndarray, mask: np.ndarray, matrix: np.ndarray) -> np
     lengths = mask.sum(1)
     words = np.concatenate([[0], np.cumsum(lengths)])  # where each document's begin
     counts = csr_matrix((np.ones(words[-1], matrix.dtype), tokens[mask], words), (len(tokens), len(matrix)))
+    counts.sum_duplicates()  # in the words' order, so that another order in the text gives the same bits
     return counts @ matrix / np.maximum(lengths, 1)[:, None].astype(matrix.dtype)
 
 
