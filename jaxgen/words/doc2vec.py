@@ -175,8 +175,9 @@ def make(cfg: Config, spec: Spec) -> Method:
     """doc2vec on the documents of `spec`; reads `tokens`, `segment` and `document` int32 [B, T].
 
     `sample` draws training documents (or takes `cond["title"]` [num]) and puts the nearest ones behind each:
-    `document` [num, 1 + num_neighbors] and their cosines, `similarity`. `evaluate` completes documents: it takes every
-    row for one, fits its vector to the first half, and gives `loss` in nats a word of the second half.
+    `document` [num, 1 + num_neighbors] and their cosines, `similarity`. `evaluate` completes documents: of the one
+    that a row begins with it fits a vector to the first half that stands there, and gives `loss` in nats a word of the
+    second.
 
     Raises:
       ValueError: an option of `cfg` is unknown or out of range, or the data counts no words.
@@ -212,10 +213,12 @@ def make(cfg: Config, spec: Spec) -> Method:
 
     def evaluate(state, batch, key):
         key_fit, key_rest = jax.random.split(key)
-        tokens, half = batch["tokens"], jnp.arange(batch["tokens"].shape[1])[None] < batch["tokens"].shape[1] // 2
-        seen = jnp.where(half, batch["segment"], 0)
+        tokens, segment, document = (batch[name] for name in ("tokens", "segment", "document"))
+        own = (segment > 0) & (document == document[:, :1])
+        half = jnp.arange(tokens.shape[1])[None] < own.sum(1, keepdims=True) // 2
+        seen = jnp.where(own & half, segment, 0)
         fitted = fit_documents(cfg, vocabulary, state["params"], tokens, seen, key_fit)
-        rest = _as_documents(tokens, jnp.where(half, 0, batch["segment"]))
+        rest = _as_documents(tokens, jnp.where(own & ~half, segment, 0))
         chunks = _walk(cfg, vocabulary, rest, key_rest, balance=False)
         return {"loss": walk_losses({**state["params"], "document": fitted}, *chunks, len(tokens))}
 

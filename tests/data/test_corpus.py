@@ -66,6 +66,9 @@ def test_held_out_documents_do_not_count(tmp_path):
     there = rows["segment"] > 0
     assert [data.spec.names["tokens"][i] for i in rows["tokens"][there]] == [w for w in words if w in rest]
     assert (rows["document"] == -1).all()
+    several = load(tmp_path, validation=2, min_count=1)
+    found = several.read("validation", np.arange(several.spec.counts["validation"]), KEYS)
+    assert set(found["document"][found["segment"] > 0]) == {-1, -2}
     again = load(tmp_path, validation=1, min_count=1)
     assert again.spec == data.spec
 

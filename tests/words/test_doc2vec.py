@@ -117,6 +117,20 @@ def test_inference_descends_the_documents_loss(topics):
     np.testing.assert_array_equal(count, np.asarray(batch["segment"] > 0)[:, 40:].sum(1))  # the second halves' words
 
 
+def test_evaluation_completes_the_document_that_a_row_begins_with():
+    """Of documents of three words in rows of eight: what follows in the row counts for nothing."""
+    data = texts.dataset(GOSSIP, length=8)
+    method = doc2vec.make(dataclasses.replace(CONFIG, infer=doc2vec.InferConfig(passes=2)), data.spec)
+    batch = data.read("train", np.arange(6), method.reads) | {"document": np.array([[-1] * 3 + [-2] * 5] * 6)}
+    batch["document"][3:, 1:] = -2
+    state = {"params": {"output": jax.random.normal(jax.random.key(0), (7, 16))}}
+    evaluate = jax.jit(method.evaluate)
+    loss, count = evaluate(state, batch, jax.random.key(1))["loss"]
+    np.testing.assert_array_equal(count, [2, 2, 2, 1, 1, 1])  # all but the first word of three, and one alone
+    other = np.where(batch["document"] == -1, batch["tokens"], (batch["tokens"] + 1) % 7)
+    np.testing.assert_array_equal(evaluate(state, batch | {"tokens": other}, jax.random.key(1))["loss"][0], loss)
+
+
 @pytest.mark.slow
 def test_the_nearest_address_is_one_by_the_same_president(tmp_path):
     """configs/doc2vec_speeches: 95.7 % of 208 training addresses, 91.3 % of 23 held-out ones were; chance is 2.3 %."""
