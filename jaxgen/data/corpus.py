@@ -171,14 +171,14 @@ class Corpus:
         """
         for option, least in (("length", 1), ("min_count", 1), ("phrases", 0)):
             if getattr(self, option) < least:
-                raise ValueError(f"--data.{option.replace('_', '-')} must be {least} or more")
+                raise ValueError(f"{option}={getattr(self, option)} must be {least} or more")
         documents = self._prepared(documents)
         training = [d for d in documents if d.split == "train"]
         counts = count_words((s for d in training for s in d.sentences), self.min_count)
         if len(counts) < 2:
             raise ValueError(
                 f"{self.name} has {len(counts)} word(s) that occur {self.min_count} times or more, and two are the "
-                "least to learn from: lower --data.min-count, or bring more text"
+                "least to learn from: lower min_count, or bring more text"
             )
         numbers = {word: i for i, word in enumerate(counts)}
         streams = {"train": number_words([d.sentences for d in training], numbers)}

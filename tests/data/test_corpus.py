@@ -121,13 +121,13 @@ def test_folders_hold_a_document_a_file(tmp_path):
 def test_bad_options_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no text 'speech' \(did you mean speeches"):
         Corpus("speech").load()
-    with pytest.raises(ValueError, match="--data.min-count must be 1 or more"):
+    with pytest.raises(ValueError, match="min_count=0 must be 1 or more"):
         Corpus(min_count=0).load()
     with pytest.raises(FileNotFoundError, match="no text file"):
         Corpus(f"file:{tmp_path / 'absent.txt'}").load()
     with pytest.raises(FileNotFoundError, match="no .txt files in"):
         Corpus(f"folder:{tmp_path}").load()
-    with pytest.raises(ValueError, match=r"has 1 word\(s\) that occur 6 times or more.*lower --data.min-count"):
+    with pytest.raises(ValueError, match=r"has 1 word\(s\) that occur 6 times or more.*lower min_count"):
         load(tmp_path, min_count=6)
     with pytest.raises(ValueError, match=r"has 0 word\(s\)"):
         load(tmp_path, [""])

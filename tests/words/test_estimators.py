@@ -73,7 +73,8 @@ def test_the_seed_decides_and_a_copy_says_the_same():
     [
         (lambda: Word2Vec().fit("one text"), "must be a list of texts"),
         (lambda: Word2Vec().fit([1, 2]), "must be a list of texts"),
-        (lambda: Word2Vec().fit(["a b a b"]), "lower --data.min-count"),
+        (lambda: Word2Vec().fit(["a b a b"]), "lower min_count"),
+        (lambda: Word2Vec(min_count=0).fit(["a b a b"]), "^min_count=0 must be 1 or more"),
         (lambda: Word2Vec(objective="cbwo").fit(["a b c"] * 9), r"did you mean cbow\?"),
         (lambda: Word2Vec(epochs=0).fit(["a b c"] * 9), "epochs=0 must be 1 or more"),
         (lambda: Doc2Vec().fit(["a b c " * 9]), "two texts"),
