@@ -197,7 +197,10 @@ def test_estimators_clone_and_join_pipelines():
         (lambda: KMeans(3, n_init="foo"), "n_init='foo' must be 1 or more"),
         (lambda: KMeans(2.5), "n_clusters=2.5"),
         (lambda: KMeans(3, n_init=0), "n_init=0 must be 1 or more"),
-        (lambda: PCA(5), r"n_components=5 must lie in 1…4"),
+        (lambda: PCA(5), r"n_components=5 must be a whole number in 1…4, min\(n_samples, n_features\), or lie in"),
+        (lambda: PCA(1.0), r"n_components=1.0 must be a whole number"),
+        (lambda: PCA(2.5), r"n_components=2.5 must be a whole number"),
+        (lambda: PCA(0.9, svd_solver="randomized"), "svd_solver='randomized' needs a number of components"),
         (lambda: PCA(svd_solver="ful"), r"unknown svd_solver='ful' \(did you mean full\?\)"),
         (lambda: NMF(solver="cd"), "unknown solver='cd'; there are: hals, mu"),
         (lambda: NMF(beta_loss="kl"), "unknown beta_loss='kl'"),
@@ -210,6 +213,11 @@ def test_estimators_clone_and_join_pipelines():
 def test_parameters_that_cannot_be_followed_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make().fit(np.abs(blobs()))
+
+
+def test_more_components_than_columns_are_refused_in_chunks_too():
+    with pytest.raises(ValueError, match="n_components=5 must be a whole number in 1…4, n_features"):
+        PCA(5).partial_fit(blobs())
 
 
 def test_negative_entries_are_refused_even_beside_missing_ones():
