@@ -204,6 +204,7 @@ def test_estimators_clone_and_join_pipelines():
         (lambda: PCA(svd_solver="ful"), r"unknown svd_solver='ful' \(did you mean full\?\)"),
         (lambda: NMF(solver="cd"), "unknown solver='cd'; there are: hals, mu"),
         (lambda: NMF(beta_loss="kl"), "unknown beta_loss='kl'"),
+        (lambda: NMF(beta_loss="kullback-leibler"), "set solver='mu'"),
         (lambda: NMF(0), "n_components=0 must be 1 or more"),
         (lambda: NMF(5, init="nndsvd"), r"init='nndsvd' needs 5 rows and columns or more, .*, not \(90, 4\)"),
         (lambda: AgglomerativeClustering(linkage="wards"), r"did you mean ward\?"),
@@ -218,6 +219,20 @@ def test_parameters_that_cannot_be_followed_are_refused(make, message):
 def test_more_components_than_columns_are_refused_in_chunks_too():
     with pytest.raises(ValueError, match="n_components=5 must be a whole number in 1…4, n_features"):
         PCA(5).partial_fit(blobs())
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ({"W": np.ones((90, 2))}, "a start needs both W and H"),
+        ({"H": np.ones((2, 4))}, "a start needs both W and H"),
+        ({"W": np.ones((90, 3)), "H": np.ones((2, 4))}, r"W must be a table \(90, 2\)"),
+        ({"W": np.ones((90, 2)), "H": -np.ones((2, 4))}, r"H must be a table \(2, 4\) without a negative number"),
+    ],
+)
+def test_starts_that_do_not_fit_are_refused(start, message):
+    with pytest.raises(ValueError, match=message):
+        NMF(2).fit_transform(np.abs(blobs()), **start)
 
 
 def test_negative_entries_are_refused_even_beside_missing_ones():
