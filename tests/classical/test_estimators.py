@@ -200,7 +200,7 @@ def test_estimators_clone_and_join_pipelines():
         (lambda: PCA(5), r"n_components=5 must be a whole number in 1…4, min\(n_samples, n_features\), or lie in"),
         (lambda: PCA(1.0), r"n_components=1.0 must be a whole number"),
         (lambda: PCA(2.5), r"n_components=2.5 must be a whole number"),
-        (lambda: PCA(0.9, svd_solver="randomized"), "svd_solver='randomized' needs a number of components"),
+        (lambda: PCA(0.9, svd_solver="randomized"), "svd_solver='randomized' needs a whole number n_components, not 0.9"),
         (lambda: PCA(svd_solver="ful"), r"unknown svd_solver='ful' \(did you mean full\?\)"),
         (lambda: NMF(solver="cd"), "unknown solver='cd'; there are: hals, mu"),
         (lambda: NMF(beta_loss="kl"), "unknown beta_loss='kl'"),

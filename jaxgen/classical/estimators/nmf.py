@@ -77,7 +77,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         return {"loss": losses[self.beta_loss], "solver": self.solver}
 
     def fit_transform(self, X, y=None, W=None, H=None):
-        """The weights [N, K]; sets `components_` [K, D], `reconstruction_err_` and `n_iter_`. W and H are a start, together."""
+        """The weights [N, K]; sets `components_` [K, D], `reconstruction_err_` and `n_iter_`; W and H: a start."""
         (x, mask), options = self._table(X, reset=True), self._options()
         num = x.shape[1] if self.n_components is None else self.n_components
         init = self.init or ("nndsvda" if num <= min(x.shape) else "random")

@@ -62,7 +62,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         num = self._number(most, "min(n_samples, n_features)")
         choose("svd_solver", solver, ("auto", "full", "covariance_eigh", "randomized"))
         if solver == "randomized" and self.n_components is not None and num != self.n_components:
-            raise ValueError(f"svd_solver='randomized' needs a number of components, not n_components={self.n_components}")
+            raise ValueError(f"svd_solver='randomized' needs a whole number n_components, not {self.n_components}")
         if solver == "auto":
             tall, large = x.shape[1] <= 1000 and len(x) >= 10 * x.shape[1], max(x.shape) > 500 and num < 0.8 * most
             solver = "covariance_eigh" if tall else "randomized" if large else "full"
