@@ -62,7 +62,7 @@ def read_documents(name: str) -> Sequence[Document]:
     """The documents of a `Corpus.name`.
 
     Raises:
-      ValueError: an unknown name, or a file that is no UTF-8.
+      ValueError: an unknown name, a file that is no UTF-8, or two files whose names differ in spaces alone.
       FileNotFoundError: no such file, or no .txt file in the folder.
     """
     kind, _, rest = name.partition(":")
@@ -79,9 +79,12 @@ def read_documents(name: str) -> Sequence[Document]:
             files = sorted(file for file in path.rglob("*.txt") if file.is_file())
             if not files:
                 raise FileNotFoundError(f"no .txt files in {path}")
-            names = [file.relative_to(path).with_suffix("").as_posix().replace(" ", "_") for file in files]
-            texts = (file.read_text("utf-8") for file in files)
-            return [Document(n, "train", split_words(text)) for n, text in zip(names, texts, strict=True)]
+            named: dict[str, Path] = {}
+            for file in files:
+                title = file.relative_to(path).with_suffix("").as_posix().replace(" ", "_")
+                if (first := named.setdefault(title, file)) is not file:
+                    raise ValueError(f"{first} and {file} would both be the document {title}: rename one of them")
+            return [Document(title, "train", split_words(file.read_text("utf-8"))) for title, file in named.items()]
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} holds text that is not UTF-8: {error}; convert it first") from None
     if name not in bundled.RECORDS:

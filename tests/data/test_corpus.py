@@ -116,6 +116,9 @@ def test_folders_hold_a_document_a_file(tmp_path):
     (tmp_path / "notes.md").write_text("four four four")
     spec = Corpus(f"folder:{tmp_path}", length=8, min_count=2, validation=0).load().spec
     assert spec.names == {"tokens": ("one", "three", "two"), "document": ("b", "sub_dir/a_b")}
+    (tmp_path / "sub dir" / "a_b.txt").write_text("one three")
+    with pytest.raises(ValueError, match="a b.txt and .*a_b.txt would both be the document sub_dir/a_b"):
+        Corpus(f"folder:{tmp_path}").load()
 
 
 def test_bad_options_are_refused(tmp_path):
