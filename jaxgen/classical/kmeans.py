@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jaxgen.classical.lloyd import minibatch, move, sums, zeros
 from jaxgen.classical.rows import in_epochs, over_rows, vectors
 from jaxgen.classical.seeding import SEEDS
-from jaxgen.config import closest
+from jaxgen.config import check_choice
 from jaxgen.data.condition import check_keys
 from jaxgen.method import Method
 
@@ -48,9 +48,8 @@ class Config:
 
 def check(cfg: Config) -> None:
     """Raises a ValueError for an option that `make` cannot follow."""
-    for name, value, choices in (("algorithm", cfg.algorithm, get_args(Algorithm)), ("init", cfg.init, tuple(SEEDS))):
-        if value not in choices:
-            raise ValueError(f"unknown method.{name}={value!r}{closest(value, choices)}")
+    check_choice("method.algorithm", cfg.algorithm, get_args(Algorithm))
+    check_choice("method.init", cfg.init, SEEDS)
     if cfg.num_clusters < 1:
         raise ValueError(f"method.num_clusters={cfg.num_clusters} must be 1 or more")
     if not 0 <= cfg.reassign < 1:

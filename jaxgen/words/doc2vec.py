@@ -19,14 +19,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxgen.config import closest
+from jaxgen.config import check_choice
 from jaxgen.data.condition import asked_or
 from jaxgen.method import Method
 from jaxgen.words.objective import RULES, Tables, Terms, pooled_terms
@@ -48,6 +48,8 @@ from jaxgen.words.windows import Chunk, Side
 
 if TYPE_CHECKING:
     from jaxgen.data import Spec
+
+Objective = Literal["dm", "dbow"]
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class SampleConfig:
 class Config(WalkConfig):
     """Document vectors."""
 
-    objective: Literal["dm", "dbow"] = "dbow"
+    objective: Objective = "dbow"
     """`dm` (the document and the words before a blank fill it) or `dbow` (the document alone)."""
     side: Side = "before"
     """Which words PV-DM sees: those `before` the blank (the paper) or on `both` sides of it (gensim)."""
@@ -85,10 +87,8 @@ class Config(WalkConfig):
 def check(cfg: Config, spec: Spec) -> None:
     """Raises a ValueError that says what to change, where options or data do not fit."""
     check_walk(cfg, spec)
-    for name, choices in (("objective", ("dm", "dbow")), ("side", ("before", "both"))):
-        if getattr(cfg, name) not in choices:
-            value = getattr(cfg, name)
-            raise ValueError(f"unknown method.{name}={value!r}{closest(value, choices)}")
+    check_choice("method.objective", cfg.objective, get_args(Objective))
+    check_choice("method.side", cfg.side, get_args(Side))
     if cfg.infer.passes < 1 or not cfg.infer.learning_rate > 0:
         raise ValueError("method.infer needs passes of 1 or more and a learning_rate above 0")
     num = len(spec.frequencies["document"])

@@ -12,9 +12,10 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, Transfor
 from sklearn.utils import check_random_state
 
 from jaxgen.classical import hierarchical, kmeans, lloyd
-from jaxgen.classical.estimators.base import Estimator, choose, make_key, precision
+from jaxgen.classical.estimators.base import Estimator, make_key, precision
 from jaxgen.classical.rows import over_rows
 from jaxgen.classical.seeding import SEEDS, squared_distances
+from jaxgen.config import check_choice
 
 _lloyd = jax.jit(lloyd.lloyd)
 _assign = jax.jit(lambda x, weight, centroids: over_rows(lloyd.sums, (x, weight), centroids))
@@ -90,7 +91,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         if given and np.shape(self.init) != (self.n_clusters, x.shape[1]):
             raise ValueError(f"init has the shape {np.shape(self.init)}, not {(self.n_clusters, x.shape[1])}")
         if not given:
-            choose("init", self.init, SEEDS)
+            check_choice("init", self.init, SEEDS)
         num = 1 if given else {"auto": 10 if self.init == "random" else 1}.get(self.n_init, self.n_init)
         size = self.n_clusters if self.batch_size is None else self.batch_size
         checks = (("n_init", num, 1), ("max_iter", self.max_iter, 1), ("batch_size", size, self.n_clusters))

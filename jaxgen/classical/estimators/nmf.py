@@ -10,8 +10,9 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from jaxgen.classical import factors
-from jaxgen.classical.estimators.base import FLOATS, Estimator, choose, make_key, precision
+from jaxgen.classical.estimators.base import FLOATS, Estimator, make_key, precision
 from jaxgen.classical.nndsvd import Init, start
+from jaxgen.config import check_choice
 
 _encode = jax.jit(factors.encode, static_argnames=("loss", "solver"))
 _fit = jax.jit(factors.fit, static_argnames=("loss", "solver"))
@@ -70,8 +71,8 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
 
     def _options(self):
         losses = {"frobenius": "frobenius", "kullback-leibler": "kl"}
-        choose("beta_loss", self.beta_loss, losses)
-        choose("solver", self.solver, factors.SOLVERS)
+        check_choice("beta_loss", self.beta_loss, losses)
+        check_choice("solver", self.solver, factors.SOLVERS)
         if self.beta_loss != "frobenius" and self.solver != "mu":
             raise ValueError(f"beta_loss={self.beta_loss!r} has multiplicative updates alone: set solver='mu'")
         return {"loss": losses[self.beta_loss], "solver": self.solver}
@@ -81,7 +82,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         (x, mask), options = self._table(X, reset=True), self._options()
         num = x.shape[1] if self.n_components is None else self.n_components
         init = self.init or ("nndsvda" if num <= min(x.shape) else "random")
-        choose("init", init, get_args(Init))
+        check_choice("init", init, get_args(Init))
         if num < 1:
             raise ValueError(f"n_components={num} must be 1 or more")
         if (W is None) != (H is None):

@@ -12,7 +12,8 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from jaxgen.classical import components
-from jaxgen.classical.estimators.base import FLOATS, Estimator, choose, make_key, precision
+from jaxgen.classical.estimators.base import FLOATS, Estimator, make_key, precision
+from jaxgen.config import check_choice
 
 _exact = jax.jit(components.exact, static_argnums=1)
 _from_moments = jax.jit(components.from_moments, static_argnums=4)
@@ -60,7 +61,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         x = self._data(X, reset=True, ensure_min_samples=2)
         most, self._sums, solver = min(x.shape), None, self.svd_solver
         num = self._number(most, "min(n_samples, n_features)")
-        choose("svd_solver", solver, ("auto", "full", "covariance_eigh", "randomized"))
+        check_choice("svd_solver", solver, ("auto", "full", "covariance_eigh", "randomized"))
         if solver == "randomized" and self.n_components is not None and num != self.n_components:
             raise ValueError(f"svd_solver='randomized' needs a whole number n_components, not {self.n_components}")
         if solver == "auto":
