@@ -77,8 +77,8 @@ def _value(names: Sequence[str], size: int, text: str, what: str) -> int:
 def parse(spec: Spec, keys: Sequence[str], text: str) -> dict[str, np.ndarray]:
     """One condition as a user types it, `smiling=1,glasses=0` or `label=boot` or a caption → `{key: [...]}`.
 
-    A `user`, a `word` and a `title` have names alone, since a number may be one of them, and stand alone, since there may
-    be commas in a name.
+    A `user`, a `word` and a `title` have names alone, since a number may be one of them, and stand alone, since there
+    may be commas in a name.
 
     Args:
       spec: the data's description: names and numbers of values.

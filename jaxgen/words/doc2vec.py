@@ -158,8 +158,8 @@ def make_infer(cfg: Config, spec: Spec) -> Callable[[Tables, ArrayLike, ArrayLik
     Returns:
       `(params, tokens [N, T], segment [N, T], key) -> float32 [N, D]`: the run's tables, `state["params"]`, none of
       which changes; the documents, one a row, as `jaxgen.data.corpus.encode` makes them of texts; and what decides the
-      first vector, the subsampling and the noise words. The same arguments give the same bits; a document's vector does not
-      depend on its row, nor on the others, and is zero without a word.
+      first vector, the subsampling and the noise words. The same arguments give the same bits; a document's vector
+      depends neither on its row nor on the others, and is zero without a word.
 
     Raises:
       ValueError: an option of `cfg` is unknown or out of range.

@@ -201,6 +201,6 @@ class Doc2Vec(_TextEstimator):
         return self
 
     def transform(self, X):
-        """A vector for each text, float32 [N, D], the same for the same text among whichever others; zero without a known word."""
+        """A vector for each text, float32 [N, D], the same among whichever others; zero without a known word."""
         tokens, segment = self._encode(X)
         return np.asarray(doc2vec.make_infer(*self._infer)(self._params, tokens, segment, self._keys()[2]))

@@ -57,7 +57,6 @@ def test_kmeans_gives_the_clusters_and_figures_of_scikit_learn():
     assert ours.score(new) == pytest.approx(peer.score(new))
 
 
-
 def test_kmeans_far_from_zero_gives_the_clusters_of_scikit_learn():
     """In float32, which has four digits of the rows left, and none of their squares'."""
     x = (blobs(400) + 1000).astype(np.float32)
@@ -85,7 +84,6 @@ def test_minibatches_find_clear_clusters_and_the_seed_decides():
     assert (a.cluster_centers_ != fit(2).cluster_centers_).any()
     assert adjusted_rand_score(a.labels_, KMeans(3, n_init=5, random_state=1).fit_predict(x)) > 0.95
     assert a.n_iter_ < 300
-
 
 
 def test_a_minibatch_centroid_without_rows_finds_some():
@@ -200,7 +198,10 @@ def test_estimators_clone_and_join_pipelines():
         (lambda: PCA(5), r"n_components=5 must be a whole number in 1…4, min\(n_samples, n_features\), or lie in"),
         (lambda: PCA(1.0), r"n_components=1.0 must be a whole number"),
         (lambda: PCA(2.5), r"n_components=2.5 must be a whole number"),
-        (lambda: PCA(0.9, svd_solver="randomized"), "svd_solver='randomized' needs a whole number n_components, not 0.9"),
+        (
+            lambda: PCA(0.9, svd_solver="randomized"),
+            "svd_solver='randomized' needs a whole number n_components, not 0.9",
+        ),
         (lambda: PCA(svd_solver="ful"), r"unknown svd_solver='ful' \(did you mean full\?\)"),
         (lambda: NMF(solver="cd"), "unknown solver='cd'; there are: hals, mu"),
         (lambda: NMF(beta_loss="kl"), "unknown beta_loss='kl'"),

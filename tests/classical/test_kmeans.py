@@ -138,7 +138,9 @@ def test_rows_far_from_zero_have_the_same_clusters(size):
     method = kmeans.make(kmeans.Config(num_clusters=5), spec_of(400))
     state = jax.jit(method.init)(jax.random.key(0), {"x": x}) | {"centroids": jnp.asarray(x[:5])}
     for i in range(20 * 400 // size):
-        state, metrics = jax.jit(method.step)(state, {"x": x[np.arange(i * size, (i + 1) * size) % 400]}, jax.random.key(1))
+        state, metrics = jax.jit(method.step)(
+            state, {"x": x[np.arange(i * size, (i + 1) * size) % 400]}, jax.random.key(1)
+        )
     peer = KMeans(5, init=x[:5], n_init=1, tol=0, max_iter=20).fit(x.astype(np.float64))
     np.testing.assert_allclose(state["centroids"], peer.cluster_centers_, atol=1e-3)
     if size == 400:

@@ -48,7 +48,8 @@ USERS = ("12", "7", "Mary Ann", "Smith, John", "1,234.50", "a+b", "a-b")
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [
+    ("text", "expected"),
+    [
         ("user=7", 1),
         ("user=12", 0),
         ("user=Mary Ann", 2),
@@ -56,7 +57,7 @@ USERS = ("12", "7", "Mary Ann", "Smith, John", "1,234.50", "a+b", "a-b")
         ("user=Smith, John", 3),
         ("user = 1,234.50", 4),
         ("user=a+b", 5),
-    ]
+    ],
 )
 def test_users_go_by_name_even_where_it_is_a_number(text, expected):
     spec = dataclasses.replace(FASHION, names={"user": USERS}, sizes={"user": (len(USERS),)})

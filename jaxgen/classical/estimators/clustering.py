@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Any
 
 import jax
@@ -85,7 +84,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         """Sets `cluster_centers_` [K, D], `labels_` [N], `inertia_` and `n_iter_`."""
         x = self._data(X, reset=True)
         weight = _weights(sample_weight, x)
-        if not (isinstance(self.n_clusters, Integral) and 1 <= self.n_clusters <= len(x)):
+        if not (isinstance(self.n_clusters, (int, np.integer)) and 1 <= self.n_clusters <= len(x)):
             raise ValueError(f"n_samples={len(x)} should be >= n_clusters={self.n_clusters}, which should be >= 1.")
         given = not isinstance(self.init, str)
         if given and np.shape(self.init) != (self.n_clusters, x.shape[1]):
@@ -96,7 +95,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         size = self.n_clusters if self.batch_size is None else self.batch_size
         checks = (("n_init", num, 1), ("max_iter", self.max_iter, 1), ("batch_size", size, self.n_clusters))
         for name, value, least in checks:
-            if not isinstance(value, Integral) or value < least:
+            if not isinstance(value, (int, np.integer)) or value < least:
                 raise ValueError(f"{name}={value!r} must be {least} or more, and a whole number")
         rng, runs = check_random_state(self.random_state), []
         self._origin = _origin(x)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Any
 
 import jax
@@ -88,7 +87,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         wanted = self.n_components
         if wanted is None or 0 < wanted < 1:
             return most
-        if not (isinstance(wanted, Integral) and 1 <= wanted <= most):
+        if not (isinstance(wanted, (int, np.integer)) and 1 <= wanted <= most):
             raise ValueError(f"n_components={wanted} must be a whole number in 1…{most}, {what}, or lie in (0, 1)")
         return wanted
 
