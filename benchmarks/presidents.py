@@ -57,10 +57,11 @@ def main(documents_run: str, words_run: str) -> None:
     weights = inverse_frequency(counts)
     known = of_run(words_run)
     matrix = np.stack([known[word] if word in known else np.zeros(known.matrix.shape[1], np.float32) for word in words])
+    means = (mean_vectors(t, s > 0, matrix) for t, s in ((tokens, segment), (held_tokens, held_segment)))
     rows = {
         "doc2vec": (np.asarray(params["document"]), np.asarray(inferred)),
         "TF-IDF": (tf_idf(counts, weights), tf_idf(held_counts, weights)),
-        "mean word vector": (mean_vectors(counts, matrix), mean_vectors(held_counts, matrix)),
+        "mean word vector": tuple(means),
     }
     for name, (vectors, held_vectors) in rows.items():
         training, new = share(vectors, presidents, held_vectors, held)

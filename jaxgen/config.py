@@ -148,6 +148,12 @@ def closest(word: str, choices: Iterable[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else f"; there are: {', '.join(choices[:50]) or 'none'}{more}"
 
 
+def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
+    """Raises a ValueError, with the closest one or all of them, unless the option `name` is one of `choices`."""
+    if value not in (choices := tuple(choices)):
+        raise ValueError(f"unknown {name}={value!r}{closest(str(value), choices)}")
+
+
 def to_json(value: Any) -> Any:
     """Dataclasses, mappings and tuples as what `json` writes."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

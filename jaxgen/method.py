@@ -33,6 +33,8 @@ class Method(NamedTuple):
       starts_from: the names of `init_from` that `init` finds in `warm`.
       conditions: the keys of `cond`, `{key: [num, ...]}`, that `sample` takes: batch keys, laid out like them, and
         others that the method documents.
+      enumerates: whether samples are what the model holds, one after the other and round again (the centroids, say): a
+        second call would start anew, so that all are taken in one.
     """
 
     init: Callable[..., PyTree]
@@ -43,6 +45,7 @@ class Method(NamedTuple):
     rules: tuple[tuple[str, Any], ...] = ()
     starts_from: tuple[str, ...] = ()
     conditions: tuple[str, ...] = ()
+    enumerates: bool = False
 
 
 def split_batch(tree: PyTree, num: int) -> PyTree:

@@ -96,10 +96,10 @@ def restore(run: Run, abstract: Any, which: str) -> Restored:
     return found
 
 
-def chunk_size(mesh: Mesh, num: int) -> int:
-    """`num` samples, at most 256, rounded up to what splits over the mesh: the surplus is drawn and thrown away."""
+def chunk_size(mesh: Mesh, num: int, most: int = CHUNK) -> int:
+    """`num` samples, or `most`, rounded up to what splits over the mesh: the surplus is drawn and thrown away."""
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
-    return -(-min(num, CHUNK) // ways) * ways
+    return -(-min(num, most) // ways) * ways
 
 
 def draw_samples(
@@ -114,6 +114,8 @@ def draw_samples(
 ) -> dict[str, np.ndarray]:
     """`num` samples of the run, drawn in chunks that are split over the devices of `mesh`.
 
+    Those of a method that `enumerates` are one chunk.
+
     Args:
       run: which run.
       mesh: the mesh that is set.
@@ -127,7 +129,8 @@ def draw_samples(
     Raises:
       ValueError: the method does not sample, or takes no such condition.
     """
-    chunk, cond = chunk or chunk_size(mesh, num), dict(cond or {})
+    chunk = chunk or chunk_size(mesh, num, num if run.method.enumerates else CHUNK)
+    cond = dict(cond or {})
     for name in cond:
         if name not in run.method.conditions:
             hint = closest(name, run.method.conditions)

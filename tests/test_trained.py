@@ -8,7 +8,9 @@ import pytest
 
 import harness
 from jaxgen import catalog
-from jaxgen.config import MeshConfig
+from jaxgen.classical import kmeans, nmf
+from jaxgen.config import Experiment, MeshConfig
+from jaxgen.data import Ratings, Toy
 from jaxgen.program import abstract_state, make_sample
 from jaxgen.sharding import make_mesh
 from jaxgen.trained import Run, chunk_size, draw_samples
@@ -53,3 +55,22 @@ def test_samples_do_not_depend_on_their_number_or_the_devices(run):
     assert found[1, 11].shape[0] == 11
     np.testing.assert_array_equal(found[1, 3], found[1, 11][:3])
     np.testing.assert_array_equal(found[8, 11], found[1, 11])
+
+
+@pytest.mark.parametrize(
+    ("config", "data", "key"),
+    [
+        (nmf.Config(num_parts=2), Ratings(num_users=300, num_items=4, observed=1.0), "user"),
+        (kmeans.Config(num_clusters=300, init="random"), Toy(size=400), "x"),
+    ],
+)
+def test_samples_that_are_listed_come_each_before_any_comes_again(config, data, key):
+    """300 users, or centroids, where a chunk of other samples is 256."""
+    experiment, spec = Experiment(config, data), data.load().spec
+    run, mesh = Run(None, experiment, spec, catalog.make(config, spec)), mesh_of(8)
+    batch = data.load().read("train", np.arange(320), run.method.reads)
+    with jax.set_mesh(mesh):
+        state = jax.device_put(run.method.init(jax.random.key(0), batch), jax.NamedSharding(mesh, jax.P()))
+        found = draw_samples(run, mesh, state, 310)[key]
+    assert len(np.unique(found[:300], axis=0)) == 300
+    np.testing.assert_array_equal(found[300:], found[:10])

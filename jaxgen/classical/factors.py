@@ -74,7 +74,10 @@ def encode(
     loss: Loss = "frobenius",
     solver: Solver = "hals",
 ) -> jax.Array:
-    """The weights W ≥ 0 [N, K] of rows x [N, D] under fixed parts H [K, D]: `num_iters` updates from equal weights."""
+    """The weights W ≥ 0 [N, K] of rows x [N, D] under fixed parts H [K, D]: `num_iters` updates from equal weights.
+
+    For the squared error without gaps a multiplicative update comes before them, which gives the weights x's scale.
+    """
     x, mask = x.T, None if mask is None else mask.T
     f = jnp.ones((parts.shape[0], x.shape[1]), x.dtype)
     if loss == "frobenius" and mask is None:

@@ -13,17 +13,16 @@ examples has fallen far behind restart at examples of the batch drawn ∝ D². P
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
-from jaxgen.classical.lloyd import minibatch, move, restart, sums, zeros
+from jaxgen.classical.lloyd import minibatch, move, sums, zeros
 from jaxgen.classical.rows import in_epochs, over_rows, vectors
 from jaxgen.classical.seeding import SEEDS
-from jaxgen.config import closest
+from jaxgen.config import check_choice
 from jaxgen.data.condition import check_keys
 from jaxgen.method import Method
 
@@ -40,7 +39,7 @@ class Config:
     num_clusters: int = 10
     """K, the number of clusters."""
     algorithm: Algorithm = "lloyd"
-    """`lloyd` (an exact iteration an epoch) or `minibatch` (an update a batch)."""
+    """`lloyd` (an exact iteration an epoch, which takes examples / batch_size steps) or `minibatch` (one a batch)."""
     init: Literal["k-means++", "k-means||", "random"] = "k-means++"
     """How the first batch yields the first centroids: `k-means++`, `k-means||` or `random`."""
     reassign: float = 0.01
@@ -49,9 +48,8 @@ class Config:
 
 def check(cfg: Config) -> None:
     """Raises a ValueError for an option that `make` cannot follow."""
-    for name, value, choices in (("algorithm", cfg.algorithm, get_args(Algorithm)), ("init", cfg.init, tuple(SEEDS))):
-        if value not in choices:
-            raise ValueError(f"unknown method.{name}={value!r}{closest(value, choices)}")
+    check_choice("method.algorithm", cfg.algorithm, get_args(Algorithm))
+    check_choice("method.init", cfg.init, SEEDS)
     if cfg.num_clusters < 1:
         raise ValueError(f"method.num_clusters={cfg.num_clusters} must be 1 or more")
     if not 0 <= cfg.reassign < 1:
@@ -72,30 +70,36 @@ def make(cfg: Config, spec: Spec) -> Method:
     check(cfg)
     vec, count, num = vectors(spec), spec.count("train"), cfg.num_clusters
 
-    def assign(raw, weight, centroids):
-        return over_rows(lambda rows, c: sums((vec.read(rows[0]), rows[1]), c), (raw, weight), centroids)
+    def near(raw, origin):
+        return vec.read(raw) - origin[None]  # far from 0, the squares of x and c would drown their distance
+
+    def assign(raw, weight, centroids, origin):
+        fn = lambda rows, c, o: sums((near(rows[0], o), rows[1]), c)
+        return over_rows(fn, (raw, weight), centroids - origin[None], origin)
 
     def init(key, batch, warm=None):
         x = vec.read(batch[vec.key])
         if len(x) < num:
             raise ValueError(f"{num} clusters need a first batch of {num} examples or more, not {len(x)}")
-        centroids, spread = SEEDS[cfg.init](key, x, num), jnp.var(x, 0).sum()
+        origin, spread = x.mean(0), jnp.var(x, 0).sum()
+        state = {"centroids": SEEDS[cfg.init](key, x - origin[None], num) + origin[None], "origin": origin}
         if cfg.algorithm == "minibatch":
-            return {"centroids": centroids, "counts": jnp.zeros(num), "number": jnp.zeros((), jnp.int32)}
-        return {"centroids": centroids, "total": zeros(centroids), "seen": jnp.zeros((), jnp.int32), "shift": spread}
+            return state | {"counts": jnp.zeros(num), "number": jnp.zeros((), jnp.int32)}
+        return state | {"total": zeros(state["centroids"]), "seen": jnp.zeros((), jnp.int32), "shift": spread}
 
     def lloyd_step(state, batch, key):
-        raw = batch[vec.key]
+        raw, origin = batch[vec.key], state["origin"]
         size = raw.shape[0]
 
         def add(carry, weight):
-            total, found = assign(raw, weight, carry["centroids"])
+            total, found = assign(raw, weight, carry["centroids"], origin)
             loss = carry["loss"] + total["inertia"] / size
             return {**carry, "total": jax.tree.map(jnp.add, carry["total"], total), "loss": loss, "found": found}
 
         def finish(carry, weight):
             old = carry["centroids"]
-            new = move(old, carry["total"], lambda index: vec.read(raw[index]), weight, *carry["found"])
+            take = lambda index: near(raw[index], origin)
+            new = move(old - origin[None], carry["total"], take, weight, *carry["found"]) + origin[None]
             return {**carry, "centroids": new, "total": zeros(new), "shift": jnp.sum((new - old) ** 2)}
 
         nothing = {"loss": jnp.zeros(()), "found": (jnp.zeros(size, jnp.int32), jnp.zeros(size))}
@@ -104,16 +108,15 @@ def make(cfg: Config, spec: Spec) -> Method:
         return state, {"loss": carry["loss"], "shift": carry["shift"]}
 
     def minibatch_step(state, batch, key):
-        raw = batch[vec.key]
+        raw, origin = batch[vec.key], state["origin"]
         size = raw.shape[0]
-        total, (_, distance) = assign(raw, jnp.ones(size), state["centroids"])
-        moved = minibatch(state["centroids"], state["counts"], total)
-        number, every = state["number"] + 1, math.ceil(10 * num / size)
-        due = (number % every == 0) & (moved[1] < cfg.reassign * moved[1].max()).any()
-        again = lambda: restart(key, *moved, lambda index: vec.read(raw[index]), distance, cfg.reassign)
-        centroids, counts = jax.lax.cond(due, again, lambda: moved)
-        shift = jnp.sum((centroids - state["centroids"]) ** 2)
-        state = {"centroids": centroids, "counts": counts, "number": number}
+        old, counts, number = state["centroids"], state["counts"], state["number"]
+        total, (_, distance) = assign(raw, jnp.ones(size), old, origin)
+        take = lambda index: near(raw[index], origin)
+        moved = minibatch(key, old - origin[None], counts, number, total, take, distance, cfg.reassign)
+        new = moved[0] + origin[None]
+        shift = jnp.sum((new - old) ** 2)
+        state = {"centroids": new, "origin": origin, "counts": moved[1], "number": number + 1}
         return state, {"loss": total["inertia"] / size, "shift": shift}
 
     def sample(state, key, num_samples, cond=None):
@@ -123,8 +126,8 @@ def make(cfg: Config, spec: Spec) -> Method:
 
     def evaluate(state, batch, key):
         raw = batch[vec.key]
-        distance = assign(raw, jnp.ones(raw.shape[0]), state["centroids"])[1][1]
+        distance = assign(raw, jnp.ones(raw.shape[0]), state["centroids"], state["origin"])[1][1]
         return {"loss": (distance, jnp.ones_like(distance))}
 
     step = lloyd_step if cfg.algorithm == "lloyd" else minibatch_step
-    return Method(init, step, sample, evaluate, reads=(vec.key,))
+    return Method(init, step, sample, evaluate, reads=(vec.key,), enumerates=True)

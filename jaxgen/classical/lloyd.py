@@ -5,6 +5,7 @@ Sources and objective stand in `kmeans`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -99,26 +100,42 @@ def lloyd(
     return centroids, label, total["inertia"], number
 
 
-def minibatch(centroids: jax.Array, counts: jax.Array, total: Sums) -> tuple[jax.Array, jax.Array]:
-    """Sculley's update with a batch's sums: the mean of all examples so far; centroids [K, D] and counts [K]."""
-    counts = counts + total["weight"]
-    moved = total["x"] - total["weight"][:, None] * centroids
-    return centroids + moved / jnp.maximum(counts, 1e-12)[:, None], counts
-
-
-def restart(
+def minibatch(
     key: jax.Array,
     centroids: jax.Array,
     counts: jax.Array,
+    number: jax.Array,
+    total: Sums,
     take: Callable[[jax.Array], jax.Array],
-    distance: jax.Array,
+    mass: jax.Array,
     share: float,
 ) -> tuple[jax.Array, jax.Array]:
-    """Moves clusters with less than `share` of the largest count to rows drawn ∝ their distance² [n]; `take` as above.
+    """Sculley's update: a centroid is the mean of all examples that it was ever assigned; lost ones start anew.
 
-    Their counts become the smallest of the others, so that they are neither stuck nor restarted at once.
+    Args:
+      key: decides where.
+      centroids: those to which the batch was assigned, [K, D].
+      counts: how many examples each had before, [K].
+      number: the batch's, from 0; every ⌈10 K / n⌉ batches lost centroids are looked for.
+      total: the batch's sums.
+      take: indices [K] → rows [K, D] of the batch.
+      mass: the rows' weights times distances² [n], n ≥ K; a new start is drawn in proportion.
+      share: a centroid with less than this share of the largest count is lost.
+
+    Returns:
+      Centroids [K, D] and counts [K].
     """
-    weak = counts < share * counts.max()
-    drawn = take(draw_distinct(key, distance, counts.shape[0]))
-    fresh = jnp.min(jnp.where(weak, jnp.inf, counts))
-    return jnp.where(weak[:, None], drawn, centroids), jnp.where(weak, fresh, counts)
+    num, size = centroids.shape[0], mass.shape[0]
+    counts = counts + total["weight"]
+    moved = total["x"] - total["weight"][:, None] * centroids
+    centroids = centroids + moved / jnp.maximum(counts, 1e-12)[:, None]
+    lost = counts < share * counts.max()
+
+    def restart() -> tuple[jax.Array, jax.Array]:
+        # With the smallest count of the others: neither stuck nor lost at once.
+        fresh = jnp.min(jnp.where(lost, jnp.inf, counts))
+        drawn = take(draw_distinct(key, mass, num))
+        return jnp.where(lost[:, None], drawn, centroids), jnp.where(lost, fresh, counts)
+
+    due = ((number + 1) % math.ceil(10 * num / size) == 0) & lost.any()
+    return jax.lax.cond(due, restart, lambda: (centroids, counts))

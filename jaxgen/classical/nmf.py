@@ -26,7 +26,7 @@ from jaxgen.classical import ratings
 from jaxgen.classical.factors import EPS, Loss, Solver, encode, errors, products, update
 from jaxgen.classical.nndsvd import Init, start
 from jaxgen.classical.rows import matmul, over_rows, vectors
-from jaxgen.config import closest
+from jaxgen.config import check_choice
 from jaxgen.data.condition import check_keys
 from jaxgen.method import Method
 
@@ -61,7 +61,7 @@ class Config:
     l2: float = 0.0
     """Ratings: λ of the penalty λ (‖W‖² + ‖H‖²)."""
     exclude_seen: bool = True
-    """Ratings: recommend nothing that a user has rated; keeps one byte for each pair of a user and an item."""
+    """Ratings: recommend nothing that a user has rated in the training split; keeps a byte a pair of user and item."""
     sample: SampleConfig = SampleConfig()
     """What `sample` shows of ratings."""
 
@@ -69,8 +69,7 @@ class Config:
 def check(cfg: Config) -> None:
     """Raises a ValueError for an option that `make` cannot follow."""
     for name, value, choices in (("loss", cfg.loss, Loss), ("solver", cfg.solver, Solver), ("init", cfg.init, Init)):
-        if value not in get_args(choices):
-            raise ValueError(f"unknown method.{name}={value!r}{closest(value, get_args(choices))}")
+        check_choice(f"method.{name}", value, get_args(choices))
     for name, num in (("num_parts", cfg.num_parts), ("num_inner", cfg.num_inner), ("sample.top_n", cfg.sample.top_n)):
         if num < 1:
             raise ValueError(f"method.{name}={num} must be 1 or more")
@@ -139,4 +138,4 @@ def make(cfg: Config, spec: Spec) -> Method:
         loss, squares, whole = over_rows(lost, batch[vec.key], state["parts"])[1]
         return {"loss": (loss, jnp.full_like(loss, vec.dim)), "unexplained": (squares, whole)}
 
-    return Method(init, step, sample, evaluate, reads=(vec.key,))
+    return Method(init, step, sample, evaluate, reads=(vec.key,), enumerates=True)

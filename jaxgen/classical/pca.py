@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jaxgen.classical.components import Components, inverse, moments, transform
 from jaxgen.classical.rows import matmul, over_rows, vectors
 from jaxgen.classical.subspace import random_directions, subspace
-from jaxgen.config import closest
+from jaxgen.config import check_choice
 from jaxgen.data.condition import check_keys
 from jaxgen.method import Method
 
@@ -58,8 +58,7 @@ class Config:
 
 def check(cfg: Config, dim: int) -> None:
     """Raises a ValueError for an option that `make` cannot follow with vectors of dimension `dim`."""
-    if cfg.sample.what not in get_args(What):
-        raise ValueError(f"unknown method.sample.what={cfg.sample.what!r}{closest(cfg.sample.what, get_args(What))}")
+    check_choice("method.sample.what", cfg.sample.what, get_args(What))
     if not 1 <= cfg.num_components <= dim:
         raise ValueError(f"method.num_components={cfg.num_components} must lie in 1…{dim}, the dimension of the data")
     for name, value, least in (("oversampling", cfg.oversampling, 0), ("num_iters", cfg.num_iters, 1)):
@@ -127,4 +126,4 @@ def make(cfg: Config, spec: Spec) -> Method:
         lost, spread = over_rows(errors, batch[vec.key], components(state))[1]
         return {"loss": (lost, jnp.full_like(lost, vec.dim)), "unexplained": (lost, spread)}
 
-    return Method(init, step, sample, evaluate, reads=(vec.key,))
+    return Method(init, step, sample, evaluate, reads=(vec.key,), enumerates=cfg.sample.what == "components")

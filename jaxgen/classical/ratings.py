@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from jaxgen.classical.nmf import Config
     from jaxgen.data import Spec
 
+USERS = 256  # whose scores for all items stand in memory at once
+
 
 def predict(factors: jax.Array, user: jax.Array, item: jax.Array, num_users: int) -> jax.Array:
     """Ratings [B] of pairs, `user` and `item` int32 [B]; `factors` [U + I, K] has the users' rows, then the items'."""
@@ -64,18 +66,24 @@ def recommend(
     Returns:
       `user` [n], `item` int32 [n, N], the best first and -1 where nothing is left, and their `score` [n, N].
     """
-    scores = matmul(factors[users], factors[num_users:].T)  # [n, I]
-    if seen is not None:
-        scores = jnp.where(seen[users], -jnp.inf, scores)
-    score, item = jax.lax.top_k(scores, min(top_n, scores.shape[1]))
-    left = jnp.isfinite(score)
-    return {"user": users, "item": jnp.where(left, item, -1), "score": jnp.where(left, score, 0.0)}
+    items = factors[num_users:]
+
+    def best(user):
+        scores = matmul(items, factors[user])  # [I]
+        if seen is not None:
+            scores = jnp.where(seen[user], -jnp.inf, scores)
+        score, item = jax.lax.top_k(scores, min(top_n, len(items)))
+        left = jnp.isfinite(score)
+        return {"user": user, "item": jnp.where(left, item, -1), "score": jnp.where(left, score, 0.0)}
+
+    return jax.lax.map(best, users, batch_size=USERS)
 
 
 def make(cfg: Config, spec: Spec) -> Method:
     """NMF of the `user`, `item`, `rating` triplets of `spec`; the options are checked by `nmf.make`.
 
-    `step` reports `loss`, the batch's mean squared error. `evaluate` gives that of held-out ratings, the RMSE's square.
+    `step` reports `loss`, the batch's mean squared error, and `updates`, how often a factor has moved: once an epoch,
+    not a batch. `evaluate` gives the loss of held-out ratings, the RMSE's square.
     `sample` recommends items to users: those of `cond={"user": [num]}`, or else all, in an order that the key decides.
 
     Raises:
@@ -90,7 +98,7 @@ def make(cfg: Config, spec: Spec) -> Method:
         mean = batch["rating"].mean()
         draw = jax.random.uniform(key, (num_users + num_items, num), minval=0.5, maxval=1.5)
         state = {"factors": jnp.sqrt(mean / num) * draw, "sums": jnp.zeros((num_users + num_items, num + num**2))}
-        state |= {"is_items_turn": jnp.zeros((), bool), "seen": jnp.zeros((), jnp.int32)}
+        state |= {"updates": jnp.zeros((), jnp.int32), "seen": jnp.zeros((), jnp.int32)}
         return state | ({"rated": jnp.zeros((num_users, num_items), bool)} if cfg.exclude_seen else {})
 
     def step(state, batch, key):
@@ -98,7 +106,7 @@ def make(cfg: Config, spec: Spec) -> Method:
         size = rating.shape[0]
 
         def add(carry, weight):
-            factors, turn = carry["factors"], carry["is_items_turn"]
+            factors, turn = carry["factors"], carry["updates"] % 2 == 1  # the users' turn, then the items'
             row, other = jnp.where(turn, num_users + item, user), jnp.where(turn, user, num_users + item)
             sums = carry["sums"].at[row].add(products(factors[other], rating, weight))
             error = jnp.sum(weight * (rating - predict(factors, user, item, num_users)) ** 2) / size
@@ -106,14 +114,14 @@ def make(cfg: Config, spec: Spec) -> Method:
 
         def finish(carry, weight):
             factors = solve(carry["factors"], carry["sums"], cfg.solver, cfg.num_inner, cfg.l2)
-            turn = ~carry["is_items_turn"]
-            return {**carry, "factors": factors, "sums": jnp.zeros_like(carry["sums"]), "is_items_turn": turn}
+            sums, updates = jnp.zeros_like(carry["sums"]), carry["updates"] + 1
+            return {**carry, "factors": factors, "sums": sums, "updates": updates}
 
         carry, seen = in_epochs({**state, "loss": jnp.zeros(())}, state["seen"], size, count, add, finish)
         state = {name: carry[name] for name in state} | {"seen": seen}
         if cfg.exclude_seen:
             state["rated"] = state["rated"].at[user, item].set(True)
-        return state, {"loss": carry["loss"]}
+        return state, {"loss": carry["loss"], "updates": carry["updates"]}
 
     def sample(state, key, num_samples, cond=None):
         order = jax.random.permutation(key, num_users)[jnp.arange(num_samples) % num_users]
@@ -125,4 +133,5 @@ def make(cfg: Config, spec: Spec) -> Method:
         error = (batch["rating"] - predict(state["factors"], batch["user"], batch["item"], num_users)) ** 2
         return {"loss": (error, jnp.ones_like(error))}
 
-    return Method(init, step, sample, evaluate, reads=("user", "item", "rating"), conditions=("user",))
+    reads = ("user", "item", "rating")
+    return Method(init, step, sample, evaluate, reads, conditions=("user",), enumerates=True)

@@ -27,8 +27,9 @@ def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
 def over_rows(fn: Callable[..., tuple[Any, Any]], rows: Any, *shared: Any) -> tuple[Any, Any]:
     """Applies `fn` to chunks of rows; sums one part of what it returns and strings the other together.
 
-    Memory stays flat: what `fn` makes of a chunk is gone when the next one comes. On a mesh each device takes its own
-    rows, and the sums meet in one all-reduce.
+    Memory stays flat: what `fn` makes of a chunk is gone when the next one comes, and chunks are small enough for a
+    number for each of their rows and each row of a shared array, the distance to each centroid, say. On a mesh each
+    device takes its own rows, and the sums meet in one all-reduce.
 
     Args:
       fn: `(chunk of rows, *shared) -> (sums, outs)`, `outs` a pytree of [n, ...] arrays for the chunk's n rows.
@@ -41,8 +42,8 @@ def over_rows(fn: Callable[..., tuple[Any, Any]], rows: Any, *shared: Any) -> tu
 
     def local(rows: Any, *shared: Any) -> tuple[Any, Any]:
         num = jax.tree.leaves(rows)[0].shape[0]
-        widest = max(x[:1].size for x in jax.tree.leaves(rows))
-        size = max(1, CHUNK.get(jax.default_backend(), CHUNK_ELSEWHERE) // max(widest, 1))
+        widths = [x[:1].size for x in jax.tree.leaves(rows)] + [len(x) for x in jax.tree.leaves(shared) if x.ndim]
+        size = max(1, CHUNK.get(jax.default_backend(), CHUNK_ELSEWHERE) // max(1, *widths))
         if num <= size:
             return fn(rows, *shared)
         part = lambda start, n: jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, n), rows)

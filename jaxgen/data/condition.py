@@ -55,13 +55,14 @@ def encode(texts: Iterable[str], vocabulary: Sequence[str], length: int) -> np.n
 
 
 def _named(names: Sequence[str], text: str, what: str) -> int:
-    """The number of a name, or of a name without its spaces and punctuation."""
-    plain = lambda name: "_".join(words(name))  # noqa: E731
+    """The number of a name as it stands, or of the only one that differs from it in case and signs alone."""
     if text in names:
         return names.index(text)
-    if plain(text) not in (known := [plain(name) for name in names]):
+    plain = lambda name: re.sub(r"[\W_]+", "_", name.lower())
+    alike = [i for i, name in enumerate(names) if plain(name) == plain(text)]
+    if len(alike) != 1:
         raise ValueError(f"{what} has no value {text!r}{closest(text, names)}")
-    return known.index(plain(text))
+    return alike[0]
 
 
 def _value(names: Sequence[str], size: int, text: str, what: str) -> int:
@@ -76,7 +77,8 @@ def _value(names: Sequence[str], size: int, text: str, what: str) -> int:
 def parse(spec: Spec, keys: Sequence[str], text: str) -> dict[str, np.ndarray]:
     """One condition as a user types it, `smiling=1,glasses=0` or `label=boot` or a caption → `{key: [...]}`.
 
-    A `user`, a `word` and a `title` have names alone, since a number may be one of them.
+    A `user`, a `word` and a `title` have names alone, since a number may be one of them, and stand alone, since there
+    may be commas in a name.
 
     Args:
       spec: the data's description: names and numbers of values.
@@ -95,7 +97,8 @@ def parse(spec: Spec, keys: Sequence[str], text: str) -> dict[str, np.ndarray]:
         if not (cond["tokens"] > 1).any():
             raise ValueError(f"no word of {text!r} is in the vocabulary{closest(text, vocabulary[2:])[:200]}")
         return cond
-    for pair in filter(None, map(str.strip, text.split(","))):
+    pairs = [text] if text.partition("=")[0].strip() in NAMED else text.split(",")
+    for pair in filter(None, map(str.strip, pairs)):
         name, given, value = (part.strip() for part in pair.partition("="))
         if not given or name not in choices:
             hint = " or a caption" if "tokens" in keys else ""

@@ -40,7 +40,7 @@ class Stream(NamedTuple):
     sentence: np.ndarray
     """Which sentence of the split a word stands in, int32 [W]."""
     document: np.ndarray
-    """Which training document a word stands in, int32 [W]; -1 in the other splits."""
+    """Which training document a word stands in, int32 [W]; in the other splits -1 for the first, -2 for the second…"""
 
 
 def split_words(text: str) -> Sentences:
@@ -62,7 +62,7 @@ def read_documents(name: str) -> Sequence[Document]:
     """The documents of a `Corpus.name`.
 
     Raises:
-      ValueError: an unknown name, or a file that is no UTF-8.
+      ValueError: an unknown name, a file that is no UTF-8, or two files whose names differ in spaces alone.
       FileNotFoundError: no such file, or no .txt file in the folder.
     """
     kind, _, rest = name.partition(":")
@@ -79,9 +79,12 @@ def read_documents(name: str) -> Sequence[Document]:
             files = sorted(file for file in path.rglob("*.txt") if file.is_file())
             if not files:
                 raise FileNotFoundError(f"no .txt files in {path}")
-            names = [file.relative_to(path).with_suffix("").as_posix().replace(" ", "_") for file in files]
-            texts = (file.read_text("utf-8") for file in files)
-            return [Document(n, "train", split_words(text)) for n, text in zip(names, texts, strict=True)]
+            named: dict[str, Path] = {}
+            for file in files:
+                title = file.relative_to(path).with_suffix("").as_posix().replace(" ", "_")
+                if (first := named.setdefault(title, file)) is not file:
+                    raise ValueError(f"{first} and {file} would both be the document {title}: rename one of them")
+            return [Document(title, "train", split_words(file.read_text("utf-8"))) for title, file in named.items()]
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} holds text that is not UTF-8: {error}; convert it first") from None
     if name not in bundled.RECORDS:
@@ -97,10 +100,10 @@ def count_words(sentences: Iterable[list[str]], min_count: int) -> dict[str, int
     return dict(sorted(((w, n) for w, n in counts.items() if n >= min_count), key=lambda item: (-item[1], item[0])))
 
 
-def number_words(documents: Iterable[Sentences], numbers: dict[str, int], first_document: int = 0) -> Stream:
+def number_words(documents: Iterable[Sentences], numbers: dict[str, int], held_out: bool = False) -> Stream:
     """The documents' words as one stream; words without a number are left out, as if they did not stand there.
 
-    `first_document` is the number of the first of them; -1 gives all of them -1.
+    Documents are counted from 0 upwards, those `held_out` from -1 downwards: they have no vector of their own.
     """
     tokens: list[int] = []
     ends, document = [0], []
@@ -108,7 +111,7 @@ def number_words(documents: Iterable[Sentences], numbers: dict[str, int], first_
         for words in sentences:
             tokens.extend(numbers[word] for word in words if word in numbers)
             ends.append(len(tokens))
-            document.append(d + first_document if first_document >= 0 else -1)
+            document.append(-1 - d if held_out else d)
     sentence = np.repeat(np.arange(len(document), dtype=np.int32), np.diff(ends))
     return Stream(np.array(tokens, np.int32), sentence, np.array(document, np.int32)[sentence])
 
@@ -137,7 +140,7 @@ class Corpus:
     """A text's words in rows: keys `tokens`, `segment`, `document`, all int32 [length].
 
     `segment` counts the row's sentences from 1 and is 0 where the row is padded; `document` is the number of the
-    training document that a word stands in, -1 in the other splits. The spec names and counts both (`names`,
+    training document that a word stands in, and below 0 in the other splits. The spec names and counts both (`names`,
     `frequencies`): the vocabulary, the most frequent word first, and the training documents.
     """
 
@@ -171,19 +174,19 @@ class Corpus:
         """
         for option, least in (("length", 1), ("min_count", 1), ("phrases", 0)):
             if getattr(self, option) < least:
-                raise ValueError(f"--data.{option.replace('_', '-')} must be {least} or more")
+                raise ValueError(f"{option}={getattr(self, option)} must be {least} or more")
         documents = self._prepared(documents)
         training = [d for d in documents if d.split == "train"]
         counts = count_words((s for d in training for s in d.sentences), self.min_count)
         if len(counts) < 2:
             raise ValueError(
                 f"{self.name} has {len(counts)} word(s) that occur {self.min_count} times or more, and two are the "
-                "least to learn from: lower --data.min-count, or bring more text"
+                "least to learn from: lower min_count, or bring more text"
             )
         numbers = {word: i for i, word in enumerate(counts)}
         streams = {"train": number_words([d.sentences for d in training], numbers)}
         for split in ("validation", "test"):
-            held = number_words([d.sentences for d in documents if d.split == split], numbers, -1)
+            held = number_words([d.sentences for d in documents if d.split == split], numbers, held_out=True)
             streams |= {split: held} if len(held.tokens) else {}
         return rows_of(streams, self.length, counts, [d.name for d in training])
 

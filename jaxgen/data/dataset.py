@@ -211,8 +211,8 @@ def evaluation_batch(
     return {**batch, "valid": valid.astype(np.float32)}
 
 
-def num_held_out(count: int, validation: float) -> int:
-    """How many of `count` training examples become the validation split.
+def num_held_out(count: int, validation: float, name: str = "validation") -> int:
+    """How many of `count` training examples become the validation split, or another one, by the `name` of its option.
 
     `validation` below 1 is a fraction (above 0, one example at least is held out, and one stays), from 1 on a number.
 
@@ -223,7 +223,7 @@ def num_held_out(count: int, validation: float) -> int:
         return min(max(round(count * validation), int(validation > 0)), count - 1)
     if not 1 <= validation < count or validation != int(validation):
         raise ValueError(
-            f"validation={validation} is neither a fraction in [0, 1) nor a whole number of examples below {count}, "
+            f"{name}={validation} is neither a fraction in [0, 1) nor a whole number of examples below {count}, "
             "the size of the training split"
         )
     return int(validation)

@@ -112,7 +112,7 @@ class Ratings:
         user_names, user = numbered(users)
         item_names, item = numbered(items)
         order = np.random.default_rng([self.seed, 1]).permutation(len(rating))
-        num_test = num_held_out(len(order), self.test)
+        num_test = num_held_out(len(order), self.test, "test")
         num_validation = num_held_out(len(order) - num_test, self.validation)
         parts = np.split(order, [len(order) - num_test - num_validation, len(order) - num_test])
         arrays = {"user": user, "item": item, "rating": rating}

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from jaxgen.config import closest
+from jaxgen.config import check_choice, closest
 from jaxgen.diffusion import bound, schedules
 from jaxgen.diffusion.denoisers import Denoised, inpaint
 from jaxgen.diffusion.drawing import SampleConfig, check_drawing, draw
@@ -87,8 +87,7 @@ def check(cfg: Config, spec: Spec) -> None:
         ("schedule", cfg.schedule, tuple(schedules.SCHEDULES)),
         *(("condition", name, get_args(Condition)) for name in cfg.condition),
     ):
-        if value not in choices:
-            raise ValueError(f"unknown method.{name}={value!r}{closest(str(value), choices)}")
+        check_choice(f"method.{name}", value, choices)
     for fine, message in (
         (cfg.num_timesteps >= 2, f"num_timesteps={cfg.num_timesteps} must be 2 or more"),
         (cfg.min_snr is None or cfg.min_snr > 0, f"min_snr={cfg.min_snr} must be above 0, or None"),

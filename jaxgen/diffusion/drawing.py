@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from jaxgen.config import closest
+from jaxgen.config import check_choice
 from jaxgen.diffusion import samplers
 from jaxgen.diffusion.denoisers import Predict, clip_x0
 from jaxgen.diffusion.samplers import Variance
@@ -47,12 +47,8 @@ class SampleConfig:
 
 def check_drawing(cfg: SampleConfig, num_timesteps: int, learn_variance: bool) -> None:
     """Raises a ValueError for a sampling option that cannot be followed."""
-    for name, value, choices in (
-        ("sampler", cfg.sampler, get_args(Sampler)),
-        ("variance", cfg.variance, get_args(Variance)),
-    ):
-        if value not in choices:
-            raise ValueError(f"unknown sample.{name}={value!r}{closest(str(value), choices)}")
+    check_choice("sample.sampler", cfg.sampler, get_args(Sampler))
+    check_choice("sample.variance", cfg.variance, get_args(Variance))
     stochastic = cfg.sampler == "ancestral" or (cfg.sampler == "ddim" and cfg.eta > 0)
     for fine, message in (
         (0 <= cfg.eta <= 1, f"eta={cfg.eta} must lie in 0…1"),

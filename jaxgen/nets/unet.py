@@ -17,7 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxgen.config import closest
+from jaxgen.config import check_choice
 from jaxgen.nets.attention import attention
 from jaxgen.nets.conv import Conv
 from jaxgen.sharding import constrain
@@ -55,8 +55,7 @@ class UNetConfig:
 
 def check_unet(config: UNetConfig, height: int, width: int) -> None:
     """Raises a ValueError where `config` contradicts itself or cannot take images of `height` × `width`."""
-    if config.layout not in get_args(Layout):
-        raise ValueError(f"unknown net.layout={config.layout!r}{closest(str(config.layout), get_args(Layout))}")
+    check_choice("net.layout", config.layout, get_args(Layout))
     if not config.multipliers or min(config.width, *config.multipliers, config.num_blocks) < 1:
         raise ValueError(f"a U-Net needs a positive width, num_blocks and multipliers, not {config}")
     halvings = len(config.multipliers) - 1

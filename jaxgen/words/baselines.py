@@ -8,6 +8,7 @@ the smoothed form of scikit-learn. "John likes Mary" and "Mary likes John" are t
 from __future__ import annotations
 
 import numpy as np
+from scipy.sparse import csr_matrix  # comes with jax
 
 
 def count_matrix(tokens: np.ndarray, mask: np.ndarray, size: int) -> np.ndarray:
@@ -30,9 +31,17 @@ def tf_idf(counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return _unit(counts * weights)
 
 
-def mean_vectors(counts: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """The mean word vector of each document, [N, D]: counts [N, V], a vector a word [V, D]; zero without words."""
-    return counts @ matrix / np.maximum(counts.sum(1, keepdims=True), 1)
+def mean_vectors(tokens: np.ndarray, mask: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """The mean word vector of each document, [N, D]; zero without words.
+
+    Documents as for `count_matrix`, whose counts stay sparse here; `matrix` [V, D] has a vector a word.
+    """
+    mask = np.asarray(mask, bool)
+    lengths = mask.sum(1)
+    words = np.concatenate([[0], np.cumsum(lengths)])  # where each document's begin
+    counts = csr_matrix((np.ones(words[-1], matrix.dtype), tokens[mask], words), (len(tokens), len(matrix)))
+    counts.sum_duplicates()  # in the words' order, so that another order in the text gives the same bits
+    return counts @ matrix / np.maximum(lengths, 1)[:, None].astype(matrix.dtype)
 
 
 def _unit(x: np.ndarray) -> np.ndarray:

@@ -19,14 +19,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxgen.config import closest
+from jaxgen.config import check_choice
 from jaxgen.data.condition import asked_or
 from jaxgen.method import Method
 from jaxgen.words.objective import RULES, Tables, Terms, pooled_terms
@@ -48,6 +48,8 @@ from jaxgen.words.windows import Chunk, Side
 
 if TYPE_CHECKING:
     from jaxgen.data import Spec
+
+Objective = Literal["dm", "dbow"]
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class SampleConfig:
 class Config(WalkConfig):
     """Document vectors."""
 
-    objective: Literal["dm", "dbow"] = "dbow"
+    objective: Objective = "dbow"
     """`dm` (the document and the words before a blank fill it) or `dbow` (the document alone)."""
     side: Side = "before"
     """Which words PV-DM sees: those `before` the blank (the paper) or on `both` sides of it (gensim)."""
@@ -85,10 +87,8 @@ class Config(WalkConfig):
 def check(cfg: Config, spec: Spec) -> None:
     """Raises a ValueError that says what to change, where options or data do not fit."""
     check_walk(cfg, spec)
-    for name, choices in (("objective", ("dm", "dbow")), ("side", ("before", "both"))):
-        if getattr(cfg, name) not in choices:
-            value = getattr(cfg, name)
-            raise ValueError(f"unknown method.{name}={value!r}{closest(value, choices)}")
+    check_choice("method.objective", cfg.objective, get_args(Objective))
+    check_choice("method.side", cfg.side, get_args(Side))
     if cfg.infer.passes < 1 or not cfg.infer.learning_rate > 0:
         raise ValueError("method.infer needs passes of 1 or more and a learning_rate above 0")
     num = len(spec.frequencies["document"])
@@ -119,21 +119,34 @@ def _as_documents(tokens: jax.Array, segment: jax.Array) -> dict[str, jax.Array]
 def fit_documents(
     cfg: Config, vocabulary: Vocabulary, params: Tables, tokens: jax.Array, segment: jax.Array, key: jax.Array
 ) -> jax.Array:
-    """Vectors [N, D] of documents [N, T], one a row, by `cfg.infer.passes` walks in which no word changes."""
+    """Vectors [N, D] of documents [N, T], one a row, by `cfg.infer.passes` walks in which no word changes.
+
+    The key decides the same first vector, words kept, windows and noise words for each row, so that a document's vector
+    depends neither on its row nor on the others; it is zero where there is no word.
+    """
     key_first, key_passes = jax.random.split(key)
-    tables = {**params, "document": first_vectors(key_first, len(tokens), cfg.dim)}
-    batch = _as_documents(tokens, segment)
+    first = first_vectors(key_first, 1, cfg.dim)
     fitting = dataclasses.replace(cfg, learning_rate=cfg.infer.learning_rate)
-    share = {"document": np.full(len(tokens), 1 / len(tokens))}
 
-    def one_pass(tables, inputs):
-        number, key = inputs
-        rate = fitting.learning_rate * (1 - number / cfg.infer.passes)
-        rates = row_rates(fitting, rate, share, len(tokens), cfg.chunk)
-        return descend_walk(tables, *_walk(cfg, vocabulary, batch, key, balance=False), rates)
+    def fit(tokens: jax.Array, segment: jax.Array) -> jax.Array:
+        batch = _as_documents(tokens[None], segment[None])
 
-    passes = (jnp.arange(cfg.infer.passes), jax.random.split(key_passes, cfg.infer.passes))
-    return jax.lax.scan(one_pass, tables, passes)[0]["document"]
+        def one_pass(tables, inputs):
+            number, key = inputs
+            rate = fitting.learning_rate * (1 - number / cfg.infer.passes)
+            rates = row_rates(fitting, rate, {"document": np.ones(1)}, 1, cfg.chunk)
+            num_chunks, terms_at = _walk(cfg, vocabulary, batch, key, balance=False)
+            # All rows walk as far as the longest: with a number of its own each would carry a copy of the tables.
+            return descend_walk(tables, jax.lax.pmax(num_chunks, "rows"), terms_at, rates)
+
+        passes = (jnp.arange(cfg.infer.passes), jax.random.split(key_passes, cfg.infer.passes))
+        found = jax.lax.scan(one_pass, {**params, "document": first}, passes)[0]["document"][0]
+        return jnp.where((segment > 0).any(), found, 0.0)
+
+    return jax.vmap(fit, axis_name="rows")(tokens, segment)
+
+
+_fit = jax.jit(fit_documents, static_argnums=0)
 
 
 def make_infer(cfg: Config, spec: Spec) -> Callable[[Tables, ArrayLike, ArrayLike, jax.Array], jax.Array]:
@@ -145,28 +158,26 @@ def make_infer(cfg: Config, spec: Spec) -> Callable[[Tables, ArrayLike, ArrayLik
     Returns:
       `(params, tokens [N, T], segment [N, T], key) -> float32 [N, D]`: the run's tables, `state["params"]`, none of
       which changes; the documents, one a row, as `jaxgen.data.corpus.encode` makes them of texts; and what decides the
-      first vectors, the subsampling and the noise words. The same arguments give the same bits, and a document's
-      vector does not depend on those in the other rows.
+      first vector, the subsampling and the noise words. The same arguments give the same bits; a document's vector
+      depends neither on its row nor on the others, and is zero without a word.
 
     Raises:
       ValueError: an option of `cfg` is unknown or out of range.
     """
     check(cfg, spec)
     vocabulary = make_vocabulary(cfg, spec.frequencies["tokens"])
-
-    @jax.jit
-    def infer(params: Tables, tokens: jax.Array, segment: jax.Array, key: jax.Array) -> jax.Array:
-        return fit_documents(cfg, vocabulary, params, tokens, segment, key)
-
-    return lambda params, tokens, segment, key: infer(params, jnp.asarray(tokens), jnp.asarray(segment), key)
+    return lambda params, tokens, segment, key: _fit(
+        cfg, vocabulary, params, jnp.asarray(tokens), jnp.asarray(segment), key
+    )
 
 
 def make(cfg: Config, spec: Spec) -> Method:
     """doc2vec on the documents of `spec`; reads `tokens`, `segment` and `document` int32 [B, T].
 
     `sample` draws training documents (or takes `cond["title"]` [num]) and puts the nearest ones behind each:
-    `document` [num, 1 + num_neighbors] and their cosines, `similarity`. `evaluate` completes documents: it takes every
-    row for one, fits its vector to the first half, and gives `loss` in nats a word of the second half.
+    `document` [num, 1 + num_neighbors] and their cosines, `similarity`. `evaluate` completes documents: of the one
+    that a row begins with it fits a vector to the first half that stands there, and gives `loss` in nats a word of the
+    second.
 
     Raises:
       ValueError: an option of `cfg` is unknown or out of range, or the data counts no words.
@@ -202,10 +213,12 @@ def make(cfg: Config, spec: Spec) -> Method:
 
     def evaluate(state, batch, key):
         key_fit, key_rest = jax.random.split(key)
-        tokens, half = batch["tokens"], jnp.arange(batch["tokens"].shape[1])[None] < batch["tokens"].shape[1] // 2
-        seen = jnp.where(half, batch["segment"], 0)
+        tokens, segment, document = (batch[name] for name in ("tokens", "segment", "document"))
+        own = (segment > 0) & (document == document[:, :1])
+        half = jnp.arange(tokens.shape[1])[None] < own.sum(1, keepdims=True) // 2
+        seen = jnp.where(own & half, segment, 0)
         fitted = fit_documents(cfg, vocabulary, state["params"], tokens, seen, key_fit)
-        rest = _as_documents(tokens, jnp.where(half, 0, batch["segment"]))
+        rest = _as_documents(tokens, jnp.where(own & ~half, segment, 0))
         chunks = _walk(cfg, vocabulary, rest, key_rest, balance=False)
         return {"loss": walk_losses({**state["params"], "document": fitted}, *chunks, len(tokens))}
 

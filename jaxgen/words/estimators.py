@@ -22,7 +22,7 @@ except ImportError as error:
 from jaxgen.data import Corpus, Dataset, batch_at
 from jaxgen.data.corpus import Document, encode, split_words
 from jaxgen.words import doc2vec, word2vec
-from jaxgen.words.baselines import count_matrix, mean_vectors
+from jaxgen.words.baselines import mean_vectors
 from jaxgen.words.vectors import WordVectors
 
 BATCH = 32  # rows that walk side by side
@@ -139,7 +139,7 @@ class Word2Vec(_TextEstimator):
     def transform(self, X):
         """The mean word vector of each text, float32 [N, D]; zero without a known word."""
         tokens, segment = self._encode(X)
-        return mean_vectors(count_matrix(tokens, segment > 0, len(self.words_)), self.vectors_.matrix)
+        return mean_vectors(tokens, segment > 0, self.vectors_.matrix)
 
 
 class Doc2Vec(_TextEstimator):
@@ -201,6 +201,6 @@ class Doc2Vec(_TextEstimator):
         return self
 
     def transform(self, X):
-        """A vector for each text, float32 [N, D], the same for the same text whenever it is asked for."""
+        """A vector for each text, float32 [N, D], the same among whichever others; zero without a known word."""
         tokens, segment = self._encode(X)
         return np.asarray(doc2vec.make_infer(*self._infer)(self._params, tokens, segment, self._keys()[2]))

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.config import closest
+from jaxgen.config import check_choice
 from jaxgen.words.huffman import Paths, huffman
 from jaxgen.words.noise import Alias, alias_table, keep_probability, noise_probability
 from jaxgen.words.objective import (
@@ -68,8 +68,7 @@ class WalkConfig:
 
 def check_walk(cfg: WalkConfig, spec: Spec) -> None:
     """Raises a ValueError that says what to change for an option, or data, that the walk cannot follow."""
-    if cfg.softmax not in ("negative", "hierarchical"):
-        raise ValueError(f"unknown method.softmax={cfg.softmax!r}{closest(cfg.softmax, ('negative', 'hierarchical'))}")
+    check_choice("method.softmax", cfg.softmax, get_args(Softmax))
     for name in ("dim", "window", "num_negatives", "chunk", "decay_steps"):
         if getattr(cfg, name) < 1:
             raise ValueError(f"method.{name}={getattr(cfg, name)} must be 1 or more")

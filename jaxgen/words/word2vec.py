@@ -16,12 +16,12 @@ it takes a learning rate about `window` times as high.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
-from jaxgen.config import closest
+from jaxgen.config import check_choice
 from jaxgen.data.condition import asked_or
 from jaxgen.method import Method
 from jaxgen.words.objective import RULES, Terms, pair_terms, pooled_terms, window_terms
@@ -42,6 +42,8 @@ from jaxgen.words.windows import Chunk
 if TYPE_CHECKING:
     from jaxgen.data import Spec
 
+Objective = Literal["skip_gram", "cbow"]
+
 
 @dataclass(frozen=True)
 class SampleConfig:
@@ -55,7 +57,7 @@ class SampleConfig:
 class Config(WalkConfig):
     """Word vectors."""
 
-    objective: Literal["skip_gram", "cbow"] = "skip_gram"
+    objective: Objective = "skip_gram"
     """`skip_gram` or `cbow`."""
     sample: SampleConfig = SampleConfig()
     """What `sample` shows."""
@@ -72,8 +74,7 @@ def make(cfg: Config, spec: Spec) -> Method:
       ValueError: an option of `cfg` is unknown or out of range, or the data counts no words.
     """
     check_walk(cfg, spec)
-    if cfg.objective not in ("skip_gram", "cbow"):
-        raise ValueError(f"unknown method.objective={cfg.objective!r}{closest(cfg.objective, ('skip_gram', 'cbow'))}")
+    check_choice("method.objective", cfg.objective, get_args(Objective))
     vocabulary = make_vocabulary(cfg, spec.frequencies["tokens"])
     size = len(vocabulary.kept)
     if not 1 <= cfg.sample.num_neighbors < size:

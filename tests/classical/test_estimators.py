@@ -57,6 +57,18 @@ def test_kmeans_gives_the_clusters_and_figures_of_scikit_learn():
     assert ours.score(new) == pytest.approx(peer.score(new))
 
 
+def test_kmeans_far_from_zero_gives_the_clusters_of_scikit_learn():
+    """In float32, which has four digits of the rows left, and none of their squares'."""
+    x = (blobs(400) + 1000).astype(np.float32)
+    ours = KMeans(5, init=x[:5], tol=0).fit(x)
+    peer = sklearn.cluster.KMeans(5, init=x[:5], n_init=1, tol=0).fit(x.astype(np.float64))
+    np.testing.assert_array_equal(ours.labels_, peer.labels_)
+    np.testing.assert_array_equal(ours.predict(x), peer.labels_)
+    np.testing.assert_allclose(ours.cluster_centers_, peer.cluster_centers_, atol=1e-3)
+    np.testing.assert_allclose(ours.transform(x), peer.transform(x), atol=1e-2)
+    assert ours.inertia_ == pytest.approx(peer.inertia_, rel=1e-4) and ours.cluster_centers_.dtype == np.float32
+
+
 def test_the_best_of_ten_starts_is_as_good_as_scikit_learns():
     x, label = harness.digits()
     found = KMeans(10, n_init=10, random_state=0).fit(x)
@@ -72,6 +84,12 @@ def test_minibatches_find_clear_clusters_and_the_seed_decides():
     assert (a.cluster_centers_ != fit(2).cluster_centers_).any()
     assert adjusted_rand_score(a.labels_, KMeans(3, n_init=5, random_state=1).fit_predict(x)) > 0.95
     assert a.n_iter_ < 300
+
+
+def test_a_minibatch_centroid_without_rows_finds_some():
+    x = blobs(200)
+    start = np.concatenate([x[:3], np.full((1, 4), 1e3)])
+    assert set(KMeans(4, init=start, batch_size=32, random_state=0).fit(x).labels_) == set(range(4))
 
 
 def test_weights_of_minibatches_may_be_small():
@@ -173,12 +191,21 @@ def test_estimators_clone_and_join_pipelines():
         (lambda: KMeans(init="kmeans||"), r"unknown init='kmeans\|\|' \(did you mean k-means\|\|\?\)"),
         (lambda: KMeans(91), "n_samples=90 should be >= n_clusters=91"),
         (lambda: KMeans(3, init=np.zeros((2, 4))), r"init has the shape \(2, 4\), not \(3, 4\)"),
-        (lambda: KMeans(3, batch_size=0), "batch_size=0 must be 1 or more"),
+        (lambda: KMeans(3, batch_size=2), "batch_size=2 must be 3 or more"),
+        (lambda: KMeans(3, n_init="foo"), "n_init='foo' must be 1 or more"),
+        (lambda: KMeans(2.5), "n_clusters=2.5"),
         (lambda: KMeans(3, n_init=0), "n_init=0 must be 1 or more"),
-        (lambda: PCA(5), r"n_components=5 must lie in 1…4"),
+        (lambda: PCA(5), r"n_components=5 must be a whole number in 1…4, min\(n_samples, n_features\), or lie in"),
+        (lambda: PCA(1.0), r"n_components=1.0 must be a whole number"),
+        (lambda: PCA(2.5), r"n_components=2.5 must be a whole number"),
+        (
+            lambda: PCA(0.9, svd_solver="randomized"),
+            "svd_solver='randomized' needs a whole number n_components, not 0.9",
+        ),
         (lambda: PCA(svd_solver="ful"), r"unknown svd_solver='ful' \(did you mean full\?\)"),
         (lambda: NMF(solver="cd"), "unknown solver='cd'; there are: hals, mu"),
         (lambda: NMF(beta_loss="kl"), "unknown beta_loss='kl'"),
+        (lambda: NMF(beta_loss="kullback-leibler"), "set solver='mu'"),
         (lambda: NMF(0), "n_components=0 must be 1 or more"),
         (lambda: NMF(5, init="nndsvd"), r"init='nndsvd' needs 5 rows and columns or more, .*, not \(90, 4\)"),
         (lambda: AgglomerativeClustering(linkage="wards"), r"did you mean ward\?"),
@@ -188,6 +215,25 @@ def test_estimators_clone_and_join_pipelines():
 def test_parameters_that_cannot_be_followed_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make().fit(np.abs(blobs()))
+
+
+def test_more_components_than_columns_are_refused_in_chunks_too():
+    with pytest.raises(ValueError, match="n_components=5 must be a whole number in 1…4, n_features"):
+        PCA(5).partial_fit(blobs())
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ({"W": np.ones((90, 2))}, "a start needs both W and H"),
+        ({"H": np.ones((2, 4))}, "a start needs both W and H"),
+        ({"W": np.ones((90, 3)), "H": np.ones((2, 4))}, r"W must be a table \(90, 2\)"),
+        ({"W": np.ones((90, 2)), "H": -np.ones((2, 4))}, r"H must be a table \(2, 4\) without a negative number"),
+    ],
+)
+def test_starts_that_do_not_fit_are_refused(start, message):
+    with pytest.raises(ValueError, match=message):
+        NMF(2).fit_transform(np.abs(blobs()), **start)
 
 
 def test_negative_entries_are_refused_even_beside_missing_ones():

@@ -97,7 +97,8 @@ def test_batches_that_straddle_epochs_add_up_to_whole_ones():
     step = jax.jit(method.step)
     for i in range(-(-3 * count // 24)):
         index = np.arange(24 * i, 24 * (i + 1)) % count
-        state, _ = step(state, {key: train[key][index] for key in KEYS}, jax.random.key(1))
+        state, metrics = step(state, {key: train[key][index] for key in KEYS}, jax.random.key(1))
+        assert int(metrics["updates"]) == 24 * (i + 1) // count
     np.testing.assert_allclose(state["factors"], whole["factors"], rtol=1e-4, atol=1e-5)
     assert int(state["seen"]) == 24 * -(-3 * count // 24) - 3 * count
     np.testing.assert_array_equal(state["rated"], whole["rated"])

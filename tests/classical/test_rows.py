@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen.classical import rows
+from jaxgen.classical import lloyd, rows
 from jaxgen.config import MeshConfig
 from jaxgen.data import Images, Toy
 from jaxgen.sharding import make_mesh
@@ -42,6 +42,17 @@ def test_memory_stays_flat_when_rows_are_cut():
         return fn.lower(x, c).compile().memory_analysis().temp_size_in_bytes
 
     assert scratch(2**18) < 1.5 * scratch(2**15)
+
+
+def test_memory_stays_flat_whatever_the_number_of_centroids():
+    """A chunk's distances to 64 centroids take as much room as those to 8192; both times the rows are 8192."""
+
+    def scratch(num):
+        fn = jax.jit(lambda x, c: rows.over_rows(lloyd.sums, (x, x[:, 0]), c))
+        x, c = (jax.ShapeDtypeStruct((n, 64), jnp.float32) for n in (2**13, num))
+        return fn.lower(x, c).compile().memory_analysis().temp_size_in_bytes
+
+    assert scratch(2**13) < 2 * scratch(2**6)
 
 
 def test_images_become_rows_in_the_unit_interval_and_come_back():

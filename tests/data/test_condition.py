@@ -44,14 +44,27 @@ def test_captions_are_cut_padded_and_unknown_words_marked():
     )
 
 
+USERS = ("12", "7", "Mary Ann", "Smith, John", "1,234.50", "a+b", "a-b")
+
+
 @pytest.mark.parametrize(
-    ("text", "expected"), [("user=7", 1), ("user=12", 0), ("user=Mary Ann", 2), ("user=mary_ann", 2)]
+    ("text", "expected"),
+    [
+        ("user=7", 1),
+        ("user=12", 0),
+        ("user=Mary Ann", 2),
+        ("user=mary_ann", 2),
+        ("user=Smith, John", 3),
+        ("user = 1,234.50", 4),
+        ("user=a+b", 5),
+    ],
 )
 def test_users_go_by_name_even_where_it_is_a_number(text, expected):
-    spec = dataclasses.replace(FASHION, names={"user": ("12", "7", "Mary Ann")}, sizes={"user": (3,)})
+    spec = dataclasses.replace(FASHION, names={"user": USERS}, sizes={"user": (len(USERS),)})
     assert parse(spec, ("user",), text) == {"user": expected}
-    with pytest.raises(ValueError, match="user has no value '1'"):
-        parse(spec, ("user",), "user=1")
+    for wrong in ("1", "-7", "12, 7", "a_b"):  # two names are like the last
+        with pytest.raises(ValueError, match=f"user has no value '{wrong}'"):
+            parse(spec, ("user",), f"user={wrong}")
 
 
 def test_several_conditions_share_the_rows():

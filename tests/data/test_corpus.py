@@ -66,6 +66,9 @@ def test_held_out_documents_do_not_count(tmp_path):
     there = rows["segment"] > 0
     assert [data.spec.names["tokens"][i] for i in rows["tokens"][there]] == [w for w in words if w in rest]
     assert (rows["document"] == -1).all()
+    several = load(tmp_path, validation=2, min_count=1)
+    found = several.read("validation", np.arange(several.spec.counts["validation"]), KEYS)
+    assert set(found["document"][found["segment"] > 0]) == {-1, -2}
     again = load(tmp_path, validation=1, min_count=1)
     assert again.spec == data.spec
 
@@ -113,18 +116,21 @@ def test_folders_hold_a_document_a_file(tmp_path):
     (tmp_path / "notes.md").write_text("four four four")
     spec = Corpus(f"folder:{tmp_path}", length=8, min_count=2, validation=0).load().spec
     assert spec.names == {"tokens": ("one", "three", "two"), "document": ("b", "sub_dir/a_b")}
+    (tmp_path / "sub dir" / "a_b.txt").write_text("one three")
+    with pytest.raises(ValueError, match="a b.txt and .*a_b.txt would both be the document sub_dir/a_b"):
+        Corpus(f"folder:{tmp_path}").load()
 
 
 def test_bad_options_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no text 'speech' \(did you mean speeches"):
         Corpus("speech").load()
-    with pytest.raises(ValueError, match="--data.min-count must be 1 or more"):
+    with pytest.raises(ValueError, match="min_count=0 must be 1 or more"):
         Corpus(min_count=0).load()
     with pytest.raises(FileNotFoundError, match="no text file"):
         Corpus(f"file:{tmp_path / 'absent.txt'}").load()
     with pytest.raises(FileNotFoundError, match="no .txt files in"):
         Corpus(f"folder:{tmp_path}").load()
-    with pytest.raises(ValueError, match=r"has 1 word\(s\) that occur 6 times or more.*lower --data.min-count"):
+    with pytest.raises(ValueError, match=r"has 1 word\(s\) that occur 6 times or more.*lower min_count"):
         load(tmp_path, min_count=6)
     with pytest.raises(ValueError, match=r"has 0 word\(s\)"):
         load(tmp_path, [""])

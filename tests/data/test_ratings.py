@@ -89,3 +89,6 @@ def test_bad_synthetic_options_are_refused():
     for options in ({"num_users": 0}, {"observed": 0.0}, {"noise": -1.0}):
         with pytest.raises(ValueError, match="synthetic ratings need"):
             Ratings(**options).load()
+    for name in ("validation", "test"):
+        with pytest.raises(ValueError, match=f"^{name}=-1 is neither a fraction"):
+            Ratings(**{name: -1}).load()

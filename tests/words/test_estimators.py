@@ -58,7 +58,11 @@ def test_the_seed_decides_and_a_copy_says_the_same():
     again = clone(model).fit([*text, "?!"])
     assert model.documents_.shape == (31, 8) and not model.documents_[-1].any() and model.documents_[:-1].any(1).all()
     np.testing.assert_array_equal(model.documents_, again.documents_)
-    np.testing.assert_array_equal(model.transform(text[:2]), again.transform(text[:2]))
+    found = model.transform([*text[:4], "?!"])
+    np.testing.assert_array_equal(found, again.transform([*text[:4], "?!"]))
+    assert found[:4].any(1).all() and not found[4].any()
+    np.testing.assert_array_equal(model.transform(["?!", *text[3::-1]]), found[::-1])
+    np.testing.assert_allclose(model.transform(text[2:3]), found[2:3], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(model.transform(text[:2]), pickle.loads(pickle.dumps(model)).transform(text[:2]))
     other = clone(model).set_params(random_state=4).fit(text)
     assert (other.documents_ != model.documents_[:-1]).any()
@@ -69,7 +73,8 @@ def test_the_seed_decides_and_a_copy_says_the_same():
     [
         (lambda: Word2Vec().fit("one text"), "must be a list of texts"),
         (lambda: Word2Vec().fit([1, 2]), "must be a list of texts"),
-        (lambda: Word2Vec().fit(["a b a b"]), "lower --data.min-count"),
+        (lambda: Word2Vec().fit(["a b a b"]), "lower min_count"),
+        (lambda: Word2Vec(min_count=0).fit(["a b a b"]), "^min_count=0 must be 1 or more"),
         (lambda: Word2Vec(objective="cbwo").fit(["a b c"] * 9), r"did you mean cbow\?"),
         (lambda: Word2Vec(epochs=0).fit(["a b c"] * 9), "epochs=0 must be 1 or more"),
         (lambda: Doc2Vec().fit(["a b c " * 9]), "two texts"),

@@ -104,7 +104,9 @@ def test_evaluation_is_the_loss_of_brute_force_with_whole_paths():
         assert float(numerator[row]) == pytest.approx(loss, rel=1e-5, abs=1e-5)
 
 
-@pytest.mark.parametrize("options", [{}, {"softmax": "hierarchical"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"softmax": "hierarchical"}, {"objective": "cbow"}, {"shared_negatives": 0}], ids=str
+)
 def test_any_number_of_devices_trains_the_same_vectors(options, tmp_path):
     """The same batches, words kept, windows and noise, and no sum across devices: the tables agree to the bit."""
     method = dataclasses.replace(TINY.method, learning_rate=0.5, **options)

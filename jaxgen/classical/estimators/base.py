@@ -10,20 +10,12 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from jaxgen.config import closest
-
 FLOATS = [np.float64, np.float32]
 
 
 def make_key(random_state: Any) -> jax.Array:
     """A key from what scikit-learn takes for a seed; another one each time from the same `RandomState`."""
     return jax.random.key(check_random_state(random_state).randint(2**31 - 1))
-
-
-def choose(name: str, value: Any, choices: Any) -> None:
-    """Raises a ValueError, with the closest one, unless `value` is one of `choices`."""
-    if value not in choices:
-        raise ValueError(f"unknown {name}={value!r}{closest(str(value), choices)}")
 
 
 def precision(x: np.ndarray) -> Any:

@@ -10,10 +10,11 @@ import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.utils import check_random_state
 
-from jaxgen.classical import hierarchical, lloyd
-from jaxgen.classical.estimators.base import Estimator, choose, make_key, precision
+from jaxgen.classical import hierarchical, kmeans, lloyd
+from jaxgen.classical.estimators.base import Estimator, make_key, precision
 from jaxgen.classical.rows import over_rows
 from jaxgen.classical.seeding import SEEDS, squared_distances
+from jaxgen.config import check_choice
 
 _lloyd = jax.jit(lloyd.lloyd)
 _assign = jax.jit(lambda x, weight, centroids: over_rows(lloyd.sums, (x, weight), centroids))
@@ -27,8 +28,17 @@ def _distances(x: jax.Array, centroids: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def _minibatch(centroids: jax.Array, counts: jax.Array, x: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return lloyd.minibatch(centroids, counts, over_rows(lloyd.sums, (x, weight), centroids)[0])
+def _minibatch(key, number, centroids, counts, x, weight):
+    total, (_, distance) = over_rows(lloyd.sums, (x, weight), centroids)
+    key, mass = jax.random.fold_in(key, number), weight * distance
+    return lloyd.minibatch(key, centroids, counts, number, total, x.__getitem__, mass, kmeans.Config.reassign)
+
+
+def _origin(x: np.ndarray) -> np.ndarray:
+    """Where distances are measured from [D]: rows far from 0 would drown them in their squares' rounding; else 0."""
+    some = x[:: -(-len(x) // 1024)]
+    mean = some.mean(0)
+    return mean if (mean**2).sum() > 100 * some.var(0).sum() else np.zeros_like(mean)
 
 
 def _weights(sample_weight: Any, x: np.ndarray) -> np.ndarray:
@@ -47,7 +57,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
       n_init: starts, of which the best counts; "auto" is 10 for "random", else 1.
       max_iter: iterations (epochs of mini-batches) at most.
       tol: stops when the centroids' squared moves add up to this share of the columns' mean variance.
-      batch_size: None for Lloyd's algorithm.
+      batch_size: `n_clusters` or more; None for Lloyd's algorithm.
       random_state: seed of the starts and of the batches.
     """
 
@@ -74,30 +84,32 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         """Sets `cluster_centers_` [K, D], `labels_` [N], `inertia_` and `n_iter_`."""
         x = self._data(X, reset=True)
         weight = _weights(sample_weight, x)
-        if not 1 <= self.n_clusters <= len(x):
+        if not (isinstance(self.n_clusters, (int, np.integer)) and 1 <= self.n_clusters <= len(x)):
             raise ValueError(f"n_samples={len(x)} should be >= n_clusters={self.n_clusters}, which should be >= 1.")
         given = not isinstance(self.init, str)
         if given and np.shape(self.init) != (self.n_clusters, x.shape[1]):
             raise ValueError(f"init has the shape {np.shape(self.init)}, not {(self.n_clusters, x.shape[1])}")
         if not given:
-            choose("init", self.init, SEEDS)
+            check_choice("init", self.init, SEEDS)
         num = 1 if given else {"auto": 10 if self.init == "random" else 1}.get(self.n_init, self.n_init)
-        counts = {"n_init": num, "max_iter": self.max_iter, "batch_size": self.batch_size}
-        for name, value in counts.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value} must be 1 or more")
+        size = self.n_clusters if self.batch_size is None else self.batch_size
+        checks = (("n_init", num, 1), ("max_iter", self.max_iter, 1), ("batch_size", size, self.n_clusters))
+        for name, value, least in checks:
+            if not isinstance(value, (int, np.integer)) or value < least:
+                raise ValueError(f"{name}={value!r} must be {least} or more, and a whole number")
         rng, runs = check_random_state(self.random_state), []
+        self._origin = _origin(x)
         with precision(x):
-            rows, weight = jax.device_put((x, weight))
+            rows, weight = jax.device_put((self._near(x), weight))
             tol = self.tol * _spread(rows) if self.tol else 0.0
             for _ in range(num):
                 if given:
-                    first = jnp.asarray(self.init, x.dtype)
+                    first = jnp.asarray(self.init - self._origin, x.dtype)
                 else:
                     first = _seed(make_key(rng), rows, weight, self.n_clusters, self.init)
                 runs.append(self._run(rows, first, tol, weight, rng))
         best = min(runs, key=lambda run: float(run[2]))
-        self.cluster_centers_, self.labels_ = np.asarray(best[0]), np.asarray(best[1])
+        self.cluster_centers_, self.labels_ = np.asarray(best[0]) + self._origin, np.asarray(best[1])
         self.inertia_, self.n_iter_ = float(best[2]), int(best[3])
         self._n_features_out = self.n_clusters
         return self
@@ -105,21 +117,26 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
     def _run(self, x, centroids, tol, weight, rng):
         if self.batch_size is None:
             return _lloyd(x, centroids, max_iter=self.max_iter, tol=tol, weight=weight)
-        counts, shift, number = jnp.zeros(self.n_clusters, x.dtype), np.inf, 0
-        while number < self.max_iter and shift > tol:
-            before, number = centroids, number + 1
+        key, counts = make_key(rng), jnp.zeros(self.n_clusters, x.dtype)
+        shift, epoch, number = np.inf, 0, 0
+        while epoch < self.max_iter and shift > tol:
+            before, epoch = centroids, epoch + 1
             # Whole batches, so that one program serves: the last one goes on with the order's beginning.
             order = np.resize(rng.permutation(len(x)), (-(-len(x) // self.batch_size), self.batch_size))
             for index in order:
-                centroids, counts = _minibatch(centroids, counts, x[index], weight[index])
+                centroids, counts = _minibatch(key, number, centroids, counts, x[index], weight[index])
+                number += 1
             shift = float(jnp.sum((centroids - before) ** 2))
         total, (label, _) = _assign(x, weight, centroids)
-        return centroids, label, total["inertia"], number
+        return centroids, label, total["inertia"], epoch
+
+    def _near(self, x):
+        return (x - self._origin).astype(x.dtype) if self._origin.any() else x
 
     def _assigned(self, X, sample_weight=None):
         x = self._data(X)
         with precision(x):
-            return _assign(x, _weights(sample_weight, x), self.cluster_centers_.astype(x.dtype))
+            return _assign(self._near(x), _weights(sample_weight, x), self._near(self.cluster_centers_).astype(x.dtype))
 
     def predict(self, X):
         """The nearest centroid of each row, int32 [N]."""
@@ -129,7 +146,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         """Distances to the centroids [N, K]."""
         x = self._data(X)
         with precision(x):
-            return np.asarray(_distances(x, self.cluster_centers_.astype(x.dtype)))
+            return np.asarray(_distances(self._near(x), self._near(self.cluster_centers_).astype(x.dtype)))
 
     def score(self, X, y=None, sample_weight=None):
         """Minus the inertia."""

@@ -10,12 +10,20 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from jaxgen.classical import factors
-from jaxgen.classical.estimators.base import FLOATS, Estimator, choose, make_key, precision
+from jaxgen.classical.estimators.base import FLOATS, Estimator, make_key, precision
 from jaxgen.classical.nndsvd import Init, start
+from jaxgen.config import check_choice
 
 _encode = jax.jit(factors.encode, static_argnames=("loss", "solver"))
 _fit = jax.jit(factors.fit, static_argnames=("loss", "solver"))
 _start = jax.jit(start, static_argnums=(2, 3))
+
+
+def _first(name, value, shape, x):
+    value = check_array(value, dtype=x.dtype)
+    if value.shape != shape or value.min() < 0:
+        raise ValueError(f"{name} must be a table {shape} without a negative number; it has the shape {value.shape}")
+    return value
 
 
 class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
@@ -24,8 +32,8 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     Args:
       n_components: K; None for all columns.
       init: "nndsvda", "nndsvd" or "random"; None for the first where K ≤ min(N, D), else the last.
-      solver: "hals", or "mu", which is taken as well where entries are missing and for the divergence.
-      beta_loss: "frobenius" or "kullback-leibler".
+      solver: "hals", or "mu", which is taken as well where entries are missing.
+      beta_loss: "frobenius", or "kullback-leibler" with "mu".
       tol: stops when ten iterations lower the objective by less than this share of its first value.
       max_iter: iterations at most; as many updates find the weights in `transform`.
       random_state: seed of the start.
@@ -63,20 +71,26 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
 
     def _options(self):
         losses = {"frobenius": "frobenius", "kullback-leibler": "kl"}
-        choose("beta_loss", self.beta_loss, losses)
-        choose("solver", self.solver, factors.SOLVERS)
+        check_choice("beta_loss", self.beta_loss, losses)
+        check_choice("solver", self.solver, factors.SOLVERS)
+        if self.beta_loss != "frobenius" and self.solver != "mu":
+            raise ValueError(f"beta_loss={self.beta_loss!r} has multiplicative updates alone: set solver='mu'")
         return {"loss": losses[self.beta_loss], "solver": self.solver}
 
     def fit_transform(self, X, y=None, W=None, H=None):
-        """The weights [N, K]; sets `components_` [K, D], `reconstruction_err_` and `n_iter_`. W and H are a start."""
+        """The weights [N, K]; sets `components_` [K, D], `reconstruction_err_` and `n_iter_`; W and H: a start."""
         (x, mask), options = self._table(X, reset=True), self._options()
         num = x.shape[1] if self.n_components is None else self.n_components
         init = self.init or ("nndsvda" if num <= min(x.shape) else "random")
-        choose("init", init, get_args(Init))
+        check_choice("init", init, get_args(Init))
         if num < 1:
             raise ValueError(f"n_components={num} must be 1 or more")
+        if (W is None) != (H is None):
+            raise ValueError("a start needs both W and H")
+        if W is not None:
+            W, H = _first("W", W, (len(x), num), x), _first("H", H, (num, x.shape[1]), x)
         with precision(x):
-            if W is None or H is None:
+            if W is None:
                 W, H = _start(make_key(self.random_state), x, num, init)
             found = _fit(x, W, H, max_iter=self.max_iter, tol=self.tol, mask=mask, **options)
         weights, self.components_, error, number = map(np.asarray, found)

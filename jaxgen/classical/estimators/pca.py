@@ -11,7 +11,8 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from jaxgen.classical import components
-from jaxgen.classical.estimators.base import FLOATS, Estimator, choose, make_key, precision
+from jaxgen.classical.estimators.base import FLOATS, Estimator, make_key, precision
+from jaxgen.config import check_choice
 
 _exact = jax.jit(components.exact, static_argnums=1)
 _from_moments = jax.jit(components.from_moments, static_argnums=4)
@@ -57,12 +58,11 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     def fit(self, X, y=None):
         """Sets `components_` [K, D], `mean_`, `explained_variance_` and its `_ratio_`, `noise_variance_` and so on."""
         x = self._data(X, reset=True, ensure_min_samples=2)
-        most, wanted, self._sums = min(x.shape), self.n_components, None
-        num = most if wanted is None or 0 < wanted < 1 else wanted
-        if not 1 <= num <= most:
-            raise ValueError(f"n_components={wanted} must lie in 1…{most}, min(n_samples, n_features), or in (0, 1)")
-        solver = self.svd_solver
-        choose("svd_solver", solver, ("auto", "full", "covariance_eigh", "randomized"))
+        most, self._sums, solver = min(x.shape), None, self.svd_solver
+        num = self._number(most, "min(n_samples, n_features)")
+        check_choice("svd_solver", solver, ("auto", "full", "covariance_eigh", "randomized"))
+        if solver == "randomized" and self.n_components is not None and num != self.n_components:
+            raise ValueError(f"svd_solver='randomized' needs a whole number n_components, not {self.n_components}")
         if solver == "auto":
             tall, large = x.shape[1] <= 1000 and len(x) >= 10 * x.shape[1], max(x.shape) > 500 and num < 0.8 * most
             solver = "covariance_eigh" if tall else "randomized" if large else "full"
@@ -80,8 +80,16 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         past = getattr(self, "_sums", None)
         x = validate_data(self, X, reset=past is None, dtype=FLOATS)
         with precision(x):
-            whole = isinstance(self.n_components, (int, np.integer))
-            return self._stream(past, x, self.n_components if whole else x.shape[1])
+            return self._stream(past, x, self._number(x.shape[1], "n_features"))
+
+    def _number(self, most, what):
+        """How many components to compute: `most` where all are asked for, or a share of the variance."""
+        wanted = self.n_components
+        if wanted is None or 0 < wanted < 1:
+            return most
+        if not (isinstance(wanted, (int, np.integer)) and 1 <= wanted <= most):
+            raise ValueError(f"n_components={wanted} must be a whole number in 1…{most}, {what}, or lie in (0, 1)")
+        return wanted
 
     def _stream(self, past, x, num):
         dim = x.shape[1]
