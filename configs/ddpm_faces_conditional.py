@@ -15,9 +15,9 @@ config = Experiment(
     method=ddpm.Config(
         condition=("attribute",),
         net=UNetConfig(width=48, multipliers=(1, 2), attention_resolutions=(8,)),
-        optimizer=AdamWConfig(learning_rate=2e-3, warmup_steps=50, decay_steps=9000),
+        optimizer=AdamWConfig(learning_rate=2e-3, warmup_steps=50, decay_steps=20_000),
         sample=SampleConfig(sampler="ancestral", variance="beta", steps=150, noise_scale=1.12, guidance=2.0),
     ),
     data=Images("faces"),
-    train=TrainConfig(steps=9000, batch_size=32, log_every=100, sample_every=1500, eval_every=1500, save_every=1500),
+    train=TrainConfig(steps=20_000, batch_size=32, log_every=100, sample_every=2000, eval_every=2000, save_every=2000),
 )
