@@ -107,7 +107,7 @@ def test_samples_of_a_pixel_gaussian_have_its_moments(levels):
     """Also where the covariance is singular: 12 pixels that three numbers determine."""
     rng = np.random.default_rng(11)
     factors = rng.uniform(-1, 1, size=(12, 3))
-    factors /= 20 * np.abs(factors).sum(1, keepdims=True)
+    factors /= 4 * np.abs(factors).sum(1, keepdims=True)
     given = 0.5 + rng.uniform(-1, 1, (1500, 3)) @ factors.T  # more than one batch
     given = np.round(given * (levels - 1)).astype(np.uint8).reshape(-1, 2, 2, 3)
     images = I.pixel_gaussian(given, levels, 5000)
