@@ -7,9 +7,9 @@ PACKAGING := pyproject.toml requirements.txt constraints.txt jaxgen/__init__.py
 .DELETE_ON_ERROR:
 .PHONY: demo test test-all lint format readers clean constraints
 
-# A twentieth of the experiment's steps.
-SHORT := --train.steps 1000 --train.log-every 50 --train.sample-every 500 --train.save-every 500 \
-  --train.eval-every 1000 --method.optimizer.decay-steps 1000
+# A twelfth of the experiment's steps, after which more noise than is right would leave noise.
+SHORT := --train.steps 1700 --train.log-every 50 --train.sample-every 850 --train.save-every 850 \
+  --train.eval-every 1700 --method.optimizer.decay-steps 1700 --method.sample.noise-scale 1
 
 demo: $(VENV)/installed
 	$(BIN)/python train.py configs/ddpm_faces.py --workdir runs/demo $(SHORT)
