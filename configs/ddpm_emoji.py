@@ -1,6 +1,7 @@
 """Diffusion from words to the bundled 32×32 emoji: captions and tags, and the category.
 
 Run: python train.py configs/ddpm_emoji.py --workdir runs/ddpm_emoji
+Not run to its end yet: no figure, and nobody has looked at its pictures
 Then: python sample.py runs/ddpm_emoji --prompt "red apple fruit" --prompt "flag japan" --num 16 --out emoji.png
 """
 
