@@ -2,8 +2,8 @@
 
 Run: python train.py configs/ddpm_faces.py --workdir runs/ddpm_faces
 Time: 52 minutes on 2 CPU cores, busy for half of it (1.2 M parameters)
-Expect: eval/loss (the squared error of v, held out) of 0.076; of 2000 samples a Fréchet distance of 13.5, where real test
-images have 6.8 and a Gaussian of the pixels 213
+Expect: eval/loss (the squared error of v, held out) of 0.076; a Fréchet distance of 13.5 of 2000 samples, where real
+test images have 6.8 and a Gaussian of the pixels 213
 """
 
 from jaxgen.config import Experiment, TrainConfig
