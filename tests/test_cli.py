@@ -23,6 +23,7 @@ from jaxgen.config import Experiment, MeshConfig, TrainConfig
 from jaxgen.data import Images, Ratings
 from jaxgen.diffusion import ddpm
 from jaxgen.method import Method
+from jaxgen.metrics import repeats
 from jaxgen.report.log import read_metrics
 from jaxgen.sharding import make_mesh
 
@@ -305,7 +306,7 @@ def quarters(images):
 
 def test_a_model_of_images_is_asked_filled_in_shown_on_its_way_and_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.evaluation, "MOST_REPEATS", 4)
+    monkeypatch.setattr(repeats, "MOST_REPEATS", 4)
     Path("images.py").write_text(IMAGES)
     Path("features.py").write_text(FEATURES)
     assert call(cli.train, "images.py") == 0

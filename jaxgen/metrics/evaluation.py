@@ -21,46 +21,18 @@ from jaxgen.config import to_json
 from jaxgen.data import Dataset, Spec
 from jaxgen.metrics import readers
 from jaxgen.metrics.compare import bootstrap_difference
-from jaxgen.metrics.distances import frechet_distance, kernel_distance, moments, precision_recall
+from jaxgen.metrics.distances import frechet_distance, kernel_distance, moments, nearest, precision_recall
 from jaxgen.metrics.images import memorisation, nyquist_energy, pixel_gaussian, sharpness
 from jaxgen.metrics.labels import attribute_coverage, balanced_accuracy
+from jaxgen.metrics.repeats import repeated
 from jaxgen.program import keys_of, make_evaluate
 from jaxgen.report.progress import Progress
 from jaxgen.trained import Run, chunk_size, draw_samples
 
-STANDARD_ERROR = 0.01  # a metric with random draws in it is averaged over so many repeats that its error is below this
-CONFIDENCE = 0.95  # with this probability: few repeats tell little about their own spread
-MOST_REPEATS = 100
 REFERENCE = 50_000  # training images that samples are compared with, at most
+SHOWN = 32  # samples whose nearest training images are shown
 BOOTSTRAP = 200  # resamples of the interval of a difference
 BOOTSTRAP_FEATURES = 512  # features up to which it is computed: a resample takes two decompositions of D × D
-
-
-def repeated(evaluate: Callable[[int], Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """Averages `evaluate(repeat)` until the standard error of every metric is at most 0.01.
-
-    That the error is so small is certain to 95 % (the spread of n normal repeats follows χ² of n − 1 degrees of
-    freedom), and given up after 100 repeats, or at a metric that is not finite.
-
-    Returns:
-      name → `value`, `standard_error` (of the noise in the metric, not of the choice of the split) and `repeats`; a
-      metric without noise is computed twice, which shows it.
-    """
-    from scipy.stats import chi2
-
-    runs = [evaluate(0), evaluate(1)]
-    while runs[0] != runs[1] and len(runs) < MOST_REPEATS and np.isfinite(list(runs[-1].values())).all():
-        spread = max(np.std([run[name] for run in runs], ddof=1) for name in runs[0])
-        n = len(runs)
-        if spread * math.sqrt((n - 1) / chi2.ppf(1 - CONFIDENCE, n - 1) / n) <= STANDARD_ERROR:
-            break
-        runs.append(evaluate(n))
-    table = {}
-    for name in runs[0]:
-        values = [run[name] for run in runs]
-        error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
-        table[name] = {"value": float(np.mean(values)), "standard_error": error, "repeats": len(values)}
-    return table
 
 
 class Reference(NamedTuple):
@@ -194,7 +166,7 @@ def evaluate(
     features: str | None = None,
     against: Run | None = None,
 ) -> dict[str, Any]:
-    """The report on a run, as JSON can hold it, with the samples themselves under `image`.
+    """The report on a run, as JSON can hold it, with the samples under `image` and `nearest` to the first few of them.
 
     Args:
       run: the run, with the sampling options to use.
@@ -252,5 +224,7 @@ def evaluate(
                 )
                 report["against"][f"fd_difference/n={num}"] = difference._asdict()
     report["image"] = images
-    report["nearest"] = reference.train[memorisation(images, reference.train, reference.test).index]
+    shown = images[:SHOWN]
+    index = nearest(shown.reshape(len(shown), -1), reference.train.reshape(len(reference.train), -1))[1]
+    report["nearest"] = reference.train[index]
     return report

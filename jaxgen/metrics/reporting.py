@@ -57,7 +57,8 @@ def write(report: Mapping[str, Any], workdir: Path) -> Path:
         place, number = place.with_name(f"{report['step']:06d}-{number}.json"), number + 1
     if "image" in report:
         write_png(place.with_name(f"{place.stem}-samples.png"), grid(report["image"][:64]))
-        pairs = np.stack([report["image"][:32], report["nearest"][:32]], 1)  # each sample beside its neighbour
+        nearest = report["nearest"]
+        pairs = np.stack([report["image"][: len(nearest)], nearest], 1)  # each sample beside its neighbour
         write_png(place.with_name(f"{place.stem}-nearest.png"), grid(pairs.reshape(-1, *pairs.shape[2:]), columns=8))
     plain = {name: value for name, value in report.items() if name not in ("image", "nearest")}
     with replacing(place) as file:

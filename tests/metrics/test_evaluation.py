@@ -5,24 +5,25 @@ import pytest
 
 from jaxgen.data import Images
 from jaxgen.metrics import evaluation
+from jaxgen.metrics.repeats import repeated
 
 
 def test_a_noisy_metric_is_repeated_until_its_error_is_small():
     rng = np.random.default_rng(0)
     for spread in (0.01, 0.05):
-        noisy = evaluation.repeated(lambda repeat, spread=spread: {"a": 1 + spread * rng.normal(), "b": 5.0})
+        noisy = repeated(lambda repeat, spread=spread: {"a": 1 + spread * rng.normal(), "b": 5.0})
         assert 0 < noisy["a"]["standard_error"] <= 0.01 and noisy["b"]["standard_error"] == 0
         assert noisy["a"]["value"] == pytest.approx(1, abs=0.04)
-    wild = evaluation.repeated(lambda repeat: {"a": rng.normal()})
+    wild = repeated(lambda repeat: {"a": rng.normal()})
     assert wild["a"]["repeats"] == 100 and wild["a"]["standard_error"] > 0.05
-    assert evaluation.repeated(lambda repeat: {"a": 2.0})["a"] == {"value": 2.0, "standard_error": 0.0, "repeats": 2}
-    assert evaluation.repeated(lambda repeat: {"a": [1.0, np.nan][repeat]})["a"]["repeats"] == 2
+    assert repeated(lambda repeat: {"a": 2.0})["a"] == {"value": 2.0, "standard_error": 0.0, "repeats": 2}
+    assert repeated(lambda repeat: {"a": [1.0, np.nan][repeat]})["a"]["repeats"] == 2
 
 
 def test_the_error_is_as_small_as_asked_in_95_of_100_cases():
     """σ/√n of the true spread σ, not of the one that the first few repeats happened to have."""
     rng = np.random.default_rng(1)
-    runs = [evaluation.repeated(lambda repeat: {"a": 0.05 * rng.normal()})["a"]["repeats"] for _ in range(200)]
+    runs = [repeated(lambda repeat: {"a": 0.05 * rng.normal()})["a"]["repeats"] for _ in range(200)]
     small = np.mean(0.05 / np.sqrt(runs) <= 0.01)
     assert small >= 0.9
 
