@@ -1,8 +1,8 @@
 """The network of a diffusion model: a U-Net, what it is conditioned on, and how its output is read.
 
-Classes and attributes enter as one-hot vectors beside the time and in every block, texts as a sequence to attend to and their mean. What
-is left open (see `jaxgen.data.condition`) is a zero, so that one network is the conditional and the unconditional
-model of classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598).
+Classes and attributes enter as one-hot vectors beside the time and in every block, texts as a sequence to attend to and
+their mean. What is left open (see `jaxgen.data.condition`) is a zero, so that one network is the conditional and the
+unconditional model of classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598).
 """
 
 from __future__ import annotations
