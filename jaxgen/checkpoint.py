@@ -162,7 +162,7 @@ class Checkpoints:
         for candidate in tried:
             try:
                 # Each process reads the arrays of its own devices, and may be the only one to meet the damage.
-                return self._checked(*distributed.together(lambda candidate=candidate: read(candidate)))
+                return self._checked(*distributed.together(functools.partial(read, candidate)))
             except (MismatchError, MemoryError, jax.errors.JaxRuntimeError):
                 raise  # says nothing about the files
             except Exception as error:  # noqa: BLE001 — whatever a damaged file makes Orbax raise

@@ -86,33 +86,31 @@ def settings(said: Processes, env: Mapping[str, str]) -> dict[str, Any] | None:
             raise ValueError(f"{variable}={text!r} is no whole number ({name})")
         return int(text)
 
-    given = {
-        "coordinator_address": said.coordinator or env.get("JAX_COORDINATOR_ADDRESS"),
-        "num_processes": number("the number of processes", said.num, "JAX_NUM_PROCESSES"),
-        "process_id": number("this process's id", said.id, "JAX_PROCESS_ID"),
-    }
-    arguments = {name: value for name, value in given.items() if value is not None}
+    address = said.coordinator or env.get("JAX_COORDINATOR_ADDRESS")
+    num = number("the number of processes", said.num, "JAX_NUM_PROCESSES")
+    index = number("this process's id", said.id, "JAX_PROCESS_ID")
     hosts = env.get("TPU_PROCESS_ADDRESSES") or env.get("TPU_WORKER_HOSTNAMES") or ""
-    cluster = said.auto or "," in hosts or int(env.get("MEGASCALE_NUM_SLICES") or 1) > 1
-    # An interactive shell has a job's variables too, but is a step of one task.
-    cluster = cluster or any(int(env.get(v) or 1) > 1 for v in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
+    # An interactive Slurm shell has a job's variables too, but is a step of one task.
+    counts = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES")
+    cluster = said.auto or "," in hosts or any(int(env.get(name) or 1) > 1 for name in counts)
     if said.heartbeat < 1:
         raise ValueError(f"--processes.heartbeat is a number of seconds from 1 on, not {said.heartbeat}")
-    if not arguments and not cluster:
+    lacking = [name for name, value in (("coordinator", address), ("num", num), ("id", index)) if value is None]
+    if len(lacking) == 3 and not cluster:
         return None
-    options = {"coordinator_address": "coordinator HOST:PORT", "num_processes": "num N", "process_id": "id N"}
-    if not cluster and (lacking := [f"--processes.{options[name]}" for name in given if name not in arguments]):
-        raise ValueError(f"{' and '.join(lacking)} lack: each of several processes needs the address, number and id")
-    num, index, address = (arguments.get(name) for name in ("num_processes", "process_id", "coordinator_address"))
+    if lacking and not cluster:
+        raise ValueError(
+            f"--processes.{' and --processes.'.join(lacking)} not given: each of several processes needs the "
+            "coordinator's address, their number and its own id"
+        )
     if num is not None and num < 1 or index is not None and not 0 <= index < (num or index + 1):
         raise ValueError(f"--processes.num {num} --processes.id {index}: the ids of n processes are 0 … n - 1")
     if address is not None and not address.rpartition(":")[2].isdigit():
         raise ValueError(f"--processes.coordinator takes HOST:PORT, such as 10.0.0.1:1234, not {address!r}")
     if num == 1:
         return None
-    if len(arguments) == len(given):
-        arguments["cluster_detection_method"] = "deactivate"
-    return arguments
+    arguments = {"coordinator_address": address, "num_processes": num, "process_id": index}
+    return arguments if lacking else arguments | {"cluster_detection_method": "deactivate"}
 
 
 def initialize(said: Processes, stoppable: bool = False) -> None:
@@ -130,9 +128,12 @@ def initialize(said: Processes, stoppable: bool = False) -> None:
         return
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", stoppable)
-    jax.distributed.initialize(
-        **arguments, heartbeat_timeout_seconds=said.heartbeat, shutdown_timeout_seconds=max(said.heartbeat, 10)
-    )
+    try:
+        jax.distributed.initialize(
+            **arguments, heartbeat_timeout_seconds=said.heartbeat, shutdown_timeout_seconds=max(said.heartbeat, 10)
+        )
+    except ValueError as error:  # JAX knows the cluster less well than it seemed
+        raise ValueError(f"{error} Give --processes.coordinator, --processes.num and --processes.id") from None
 
 
 def num_processes() -> int:
@@ -145,18 +146,22 @@ def is_first() -> bool:
     return global_state.process_id == 0
 
 
+def _store() -> Any:
+    return global_state.client
+
+
 def exchange(text: str) -> list[str]:
     """What each process says here, in the order of their ids; waits for all of them."""
     if num_processes() == 1:
         return [text]
     call, own = next(_exchanges), global_state.process_id
-    global_state.client.key_value_set(f"jaxgen/all/{call}/{own}", text)
+    _store().key_value_set(f"jaxgen/all/{call}/{own}", text)
     said = [
-        text if i == own else global_state.client.blocking_key_value_get(f"jaxgen/all/{call}/{i}", FOREVER)
+        text if i == own else _store().blocking_key_value_get(f"jaxgen/all/{call}/{i}", FOREVER)
         for i in range(num_processes())
     ]
     # All have said something here, so all have read what was said before.
-    global_state.client.key_value_delete(f"jaxgen/all/{call - 1}/{own}")
+    _store().key_value_delete(f"jaxgen/all/{call - 1}/{own}")
     return said
 
 
@@ -166,9 +171,9 @@ def first(value: Any) -> Any:
         return value
     call = next(_firsts)
     if not is_first():
-        return json.loads(global_state.client.blocking_key_value_get(f"jaxgen/first/{call}", FOREVER))
-    global_state.client.key_value_set(f"jaxgen/first/{call}", json.dumps(value))
-    global_state.client.key_value_delete(f"jaxgen/first/{call - KEPT}")
+        return json.loads(_store().blocking_key_value_get(f"jaxgen/first/{call}", FOREVER))
+    _store().key_value_set(f"jaxgen/first/{call}", json.dumps(value))
+    _store().key_value_delete(f"jaxgen/first/{call - KEPT}")
     return value
 
 
@@ -218,12 +223,12 @@ class Stop:
     def __init__(self, step: int):
         # A service that had agreed before it knew of a step has taken step 1, which a run that goes on has passed.
         self._reached = multihost_utils.reached_preemption_sync_point(1)
+        self._step = step - 1
         self(step)
 
     def __call__(self, step: int) -> bool:
-        """Whether to stop after `step`; a run may have done several steps since it asked, or rolled back."""
-        past = getattr(self, "_step", step)
-        for number in range(past + 1, step + 1) if past < step else (step,):
+        """Whether to stop after `step`; the run may have done several steps since it asked, or rolled back."""
+        for number in range(min(self._step + 1, step), step + 1):
             self._reached |= multihost_utils.reached_preemption_sync_point(number)
         self._step = step
         return self._reached
@@ -242,7 +247,7 @@ def leave(code: int) -> None:
     if num_processes() == 1:
         return
     with contextlib.suppress(Exception):
-        global_state.client.wait_at_barrier("jaxgen/leave", MEETING)
+        _store().wait_at_barrier("jaxgen/leave", MEETING)
     sys.stdout.flush()
     sys.stderr.flush()
     if is_first():

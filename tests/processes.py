@@ -86,7 +86,7 @@ class Processes:
         self.wait_for(lambda: all(process.poll() is not None for process in self.popen), timeout)
         return [process.returncode for process in self.popen]
 
-    def wait_for(self, what: Callable[[], bool], timeout: float = 120) -> None:
+    def wait_for(self, what: Callable[[], bool], timeout: float = 200) -> None:
         """Waits until `what()` is true; a TimeoutError after so many seconds."""
         deadline = time.monotonic() + timeout
         while not what():
@@ -94,7 +94,7 @@ class Processes:
                 raise TimeoutError(f"waited for {timeout} s; exit codes: {[p.poll() for p in self.popen]}")
             time.sleep(0.02)
 
-    def finish(self, timeout: float = 150) -> list[str]:
+    def finish(self, timeout: float = 400) -> list[str]:
         """Waits until all have ended well; what each wrote."""
         codes = self.wait(timeout)
         assert codes == [0] * len(codes)

@@ -23,7 +23,7 @@ import toy_echo
 from jaxgen import runs, trained
 from jaxgen.config import MeshConfig, load_config
 from jaxgen.data import batch_at
-from jaxgen.metrics import evaluation
+from jaxgen.metrics import evaluation, readers
 from jaxgen.report.log import read_metrics
 from jaxgen.sharding import make_mesh
 from processes import Processes, explicit, slurm
@@ -108,6 +108,7 @@ def two(place):
         ("sample", place / "ddpm2", "--num", 8, "--out", place / "ddpm2.npz", "--mesh.data", 4),
         ("train", config("kmeans"), "--workdir", place / "kmeans2", "--train.steps", 3),
         ("evaluate", place / "kmeans2", "--num", 8, "--split", "validation"),
+        ("read", readers.FEATURES["fashion"], place / "read{id}.npz"),
         ("train", config("echo"), "--workdir", place / "seeds", "--train.seed", "{id}"),
         ("train", config("echo"), "--workdir", place / "locked"),
     ]
@@ -229,6 +230,15 @@ def test_two_processes_evaluate_as_one_does(place, two):
     for part in ("samples", "floor", "gaussian"):
         assert written[part] == pytest.approx(report[part], rel=1e-4), part
     assert written["metrics"]["loss"]["value"] == pytest.approx(report["metrics"]["loss"]["value"], rel=1e-5)
+
+
+def test_the_networks_that_read_samples_tell_every_process_all(place, two):
+    images = np.random.default_rng(0).integers(0, 256, (8, 28, 28, 1), np.uint8)
+    features, labels = readers.load(readers.FEATURES["fashion"]).read(images)
+    for i in range(2):
+        with np.load(place / f"read{i}.npz") as found:
+            np.testing.assert_allclose(found["features"], features, rtol=1e-4, atol=1e-5)
+            np.testing.assert_array_equal(found["labels"], labels)
 
 
 def test_an_error_of_one_process_is_one_of_all(two):
