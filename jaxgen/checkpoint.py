@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from jaxgen import distributed
 from jaxgen.checksum import by_path, digest, text_checksum
 from jaxgen.config import closest
 
@@ -110,7 +111,7 @@ class Checkpoints:
             has no checkpoint, or every checkpoint is damaged.
         """
 
-        def read(candidate: int) -> Restored:
+        def read(candidate: int) -> tuple[Restored, dict[str, int]]:
             check_shapes(self._manager, candidate, abstract)
             return self._read(candidate, abstract, whole=True)
 
@@ -131,7 +132,7 @@ class Checkpoints:
         """
         names = subtree.split("/")
 
-        def read(candidate: int) -> Restored:
+        def read(candidate: int) -> tuple[Restored, dict[str, int]]:
             tree = self._manager.item_metadata(candidate)["state"].tree
             for name in names:
                 if not isinstance(tree, Mapping) or name not in tree:
@@ -146,12 +147,13 @@ class Checkpoints:
             )
             for name in reversed(names):
                 abstract = {name: abstract}
-            found = self._read(candidate, abstract, whole=False)
-            return found._replace(state=functools.reduce(lambda tree, name: tree[name], names, found.state))
+            return self._read(candidate, abstract, whole=False)
 
-        return self._newest(read, step)
+        if (found := self._newest(read, step)) is None:
+            return None
+        return found._replace(state=functools.reduce(lambda tree, name: tree[name], names, found.state))
 
-    def _newest(self, read: Callable[[int], Restored], step: int | None) -> Restored | None:
+    def _newest(self, read: Callable[[int], tuple[Restored, Any]], step: int | None) -> Restored | None:
         self.wait()
         steps = self.steps()
         if step is not None and step not in steps:
@@ -159,7 +161,8 @@ class Checkpoints:
         tried = [step] if step is not None else list(reversed(steps))
         for candidate in tried:
             try:
-                return read(candidate)
+                # Each process reads the arrays of its own devices, and may be the only one to meet the damage.
+                return self._checked(*distributed.together(functools.partial(read, candidate)))
             except (MismatchError, MemoryError, jax.errors.JaxRuntimeError):
                 raise  # says nothing about the files
             except Exception as error:  # noqa: BLE001 — whatever a damaged file makes Orbax raise
@@ -174,17 +177,23 @@ class Checkpoints:
             raise ValueError(f"no whole checkpoint in {self.directory}; tried: {tried}")
         return None
 
-    def _read(self, step: int, abstract: Any, whole: bool) -> Restored:
+    def _read(self, step: int, abstract: Any, whole: bool) -> tuple[Restored, dict[str, int]]:
+        """What this process's devices hold of a checkpoint, and the checksums of all of it; waits for no process."""
         restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
         state_args = ocp.args.PyTreeRestore(abstract, restore_args=restore_args, partial_restore=not whole)
-        found = self._manager.restore(step, args=ocp.args.Composite(state=state_args, info=ocp.args.JsonRestore()))
-        state, item = found["state"], found["info"]
-        checksums, _ = digest(state)
-        if wrong := [path for path, value in checksums.items() if value != item["checksums"].get(path)]:
-            raise ValueError(f"checksum of {wrong[0]} differs ({len(wrong)} of {len(checksums)} arrays)")
+        # By the handlers themselves: the manager would wait for all processes, one of which may have met damage.
+        place = self.directory / str(step)
+        state = ocp.PyTreeCheckpointHandler().restore(place / "state", args=state_args)
+        item = ocp.JsonCheckpointHandler().restore(place / "info", args=ocp.args.JsonRestore())
         if text_checksum(item["info"]) != item["info_checksum"]:
             raise ValueError("checksum of the info differs")
-        return Restored(step, state, item["info"])
+        return Restored(step, state, item["info"]), item["checksums"]
+
+    def _checked(self, found: Restored, checksums: Mapping[str, int]) -> Restored:
+        own, _ = digest(found.state)
+        if wrong := [path for path, value in own.items() if value != checksums.get(path)]:
+            raise ValueError(f"checksum of {wrong[0]} differs ({len(wrong)} of {len(own)} arrays)")
+        return found
 
     def best_step(self) -> int | None:
         """The step that is best by the metric, or None when no checkpoint carries the metric."""
@@ -194,7 +203,13 @@ class Checkpoints:
 
     def set_aside(self, after: int) -> None:
         """Moves checkpoints behind step `after` away, to `../set_aside/`: the run will write those steps anew."""
-        for step in [s for s in self.steps() if s > after]:
+        if not (steps := [s for s in self.steps() if s > after]):
+            return
+        distributed.together(lambda: self._move(steps) if distributed.is_first() else None)
+        self._manager.reload()
+
+    def _move(self, steps: list[int]) -> None:
+        for step in steps:
             target = self.directory.parent / "set_aside" / str(step)
             target.parent.mkdir(exist_ok=True)
             number = 1
@@ -202,7 +217,6 @@ class Checkpoints:
                 target = target.with_name(f"{step}.{number}")
                 number += 1
             (self.directory / str(step)).rename(target)
-        self._manager.reload()
 
     def wait(self) -> None:
         """Blocks until a save under way is on disk; raises what it met there."""

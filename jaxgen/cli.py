@@ -13,9 +13,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxgen import catalog, trainer
-from jaxgen.config import MeshConfig, experiment_to_json, load_config, override
-from jaxgen.data import SOURCES, condition, fill
+from jaxgen import catalog, distributed, trainer
+from jaxgen.config import Experiment, MeshConfig, experiment_to_json, load_config, override
+from jaxgen.data import SOURCES, Dataset, condition, fill
+from jaxgen.method import Method
 from jaxgen.metrics import evaluation, reporting
 from jaxgen.program import make_sample
 from jaxgen.report.progress import Progress
@@ -53,21 +54,30 @@ def train(args: Sequence[str]) -> int:
     path = args[0]
     parser = argparse.ArgumentParser(prog=f"train {path}", add_help=False, allow_abbrev=False)
     parser.add_argument("--workdir")
+    distributed.add_options(parser)
     known, rest = parser.parse_known_args(args[1:])
-    config = override(load_config(path), rest, f"train {path} [--workdir DIR]")
+    distributed.initialize(distributed.asked(known), stoppable=True)
+
+    def load() -> tuple[Experiment, Dataset, Method]:
+        config = override(load_config(path), rest, f"train {path} [--workdir DIR] [--processes.num N …]")
+        use_cores(config.train.batch_size, config.mesh)
+        data = config.data.load()
+        return config, data, catalog.make(config.method, data.spec)
+
+    config, data, method = distributed.together(load)
     workdir = Path(known.workdir or Path("runs") / Path(path).stem)
-    use_cores(config.train.batch_size, config.mesh)
-    data = config.data.load()
-    method = catalog.make(config.method, data.spec)
     document = experiment_to_json(config, catalog.kinds(), SOURCES) | {"spec": data.spec.to_json()}
     outcome = trainer.train(config, method, data, workdir, document)
+    if not distributed.is_first():
+        return 0
     if outcome.reason == "done":
         draw = shlex.join([*this_program("sample"), str(workdir), "--num", "64"])
         measure = shlex.join(["jaxgen", "evaluate", str(workdir)])
         print(f"{workdir}: done, {outcome.step} steps; next: {draw if method.sample else measure}")
     else:
         again = shlex.join([*this_program("train"), path, "--workdir", str(workdir), *rest])
-        print(f"{workdir}: {outcome.reason}; saved at step {outcome.step}; to go on: {again}")
+        where = f", in each of {num} processes" if (num := distributed.num_processes()) > 1 else ""
+        print(f"{workdir}: {outcome.reason}; saved at step {outcome.step}; to go on{where}: {again}")
     return 0
 
 
@@ -98,6 +108,7 @@ def sample(args: Sequence[str]) -> int:
         help="what of it is drawn: left, right, top, bottom, centre or a file, white is drawn (default: right)",
     )
     add_mesh_options(parser)
+    distributed.add_options(parser)
     known, rest = parser.parse_known_args(args)
     asked = not {"-h", "--help"}.isdisjoint(rest)
     if known.run is None or asked:
@@ -108,13 +119,14 @@ def sample(args: Sequence[str]) -> int:
         raise ValueError(f"the run's directory comes before the options: sample {known.run} …")
     if known.num < 1:
         raise ValueError(f"--num must be 1 or more, not {known.num}")
-    run = open_run(known.run)
+    distributed.initialize(distributed.asked(known))
+    run = distributed.together(lambda: open_run(known.run))
     if asked and not hasattr(run.config.method, "sample"):
         return 0
     run = with_options(run, rest, f"sample {known.run}")
     if run.method.sample is None:
         raise ValueError(f"the method of {known.run} does not sample")
-    cond = condition_of(run, known.condition, known.known, known.mask, known.num)
+    cond = distributed.together(lambda: condition_of(run, known.condition, known.known, known.mask, known.num))
     axes = MeshConfig(known.data, known.fsdp, known.tensor)
     use_cores(min(known.num, CHUNK), axes)
     mesh = make_mesh(axes)
@@ -126,10 +138,11 @@ def sample(args: Sequence[str]) -> int:
         out = known.out or known.run / f"samples{default_suffix(shapes)}"
         check_suffix(out, shapes)
         found = restore(run, abstract, known.checkpoint)
-        with Progress(known.num, unit="samples") as progress:
+        with Progress(known.num, enabled=distributed.is_first(), unit="samples") as progress:
             samples = draw_samples(run, mesh, found.state, known.num, known.seed, cond, progress.update)
-    write_samples(out, with_text(samples, run.spec.names))
-    print(f"{out}: {known.num} samples of {known.run} at step {found.step}")
+    if distributed.is_first():
+        write_samples(out, with_text(samples, run.spec.names))
+        print(f"{out}: {known.num} samples of {known.run} at step {found.step}")
     return 0
 
 
@@ -200,8 +213,10 @@ def evaluate(args: Sequence[str]) -> int:
         help='what to change in the sampling options and compare with, "--sampler ancestral --steps 1000"',
     )
     add_mesh_options(parser)
+    distributed.add_options(parser)
     known, rest = parser.parse_known_args(args)
-    run = open_run(known.run)
+    distributed.initialize(distributed.asked(known))
+    run = distributed.together(lambda: open_run(known.run))
     if args[0].startswith("-"):
         raise ValueError(f"the run's directory comes before the options: evaluate {known.run} …")
     run = with_options(run, rest, f"evaluate {known.run}")
@@ -211,7 +226,7 @@ def evaluate(args: Sequence[str]) -> int:
     batch_size = run.config.train.batch_size
     axes = MeshConfig(known.data, known.fsdp, known.tensor)
     use_cores(batch_size, axes)
-    data = run.config.data.load()
+    data = distributed.together(run.config.data.load)
     data.spec.check(known.split, run.method.reads)
     mesh = make_mesh(axes)
     check_batch(batch_size, mesh)
@@ -228,8 +243,9 @@ def evaluate(args: Sequence[str]) -> int:
             features=known.features,
             against=against,
         )
-    reporting.show(report)
-    print(f"{reporting.write(report, run.workdir)}: the same figures as JSON")
+    if distributed.is_first():
+        reporting.show(report)
+        print(f"{reporting.write(report, run.workdir)}: the same figures as JSON")
     return 0
 
 
@@ -239,14 +255,16 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"train": train, "sample":
 def run_command(command: Callable[[Sequence[str]], int], args: Sequence[str]) -> int:
     """Runs a command; an error that jaxgen raised itself is a message to the user, any other keeps its traceback."""
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns whenever a checkpoint carries no metric
-    try:
-        return command(args)
-    except (ValueError, FileNotFoundError, NonFiniteError) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        if not Path(frames[-1].filename).is_relative_to(Path(__file__).parent):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    with distributed.ending_together():
+        try:
+            return command(args)
+        except (ValueError, FileNotFoundError, NonFiniteError) as error:
+            frames = traceback.extract_tb(error.__traceback__)
+            if not Path(frames[-1].filename).is_relative_to(Path(__file__).parent):
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            distributed.leave(2)
+            return 2
 
 
 def main() -> int:

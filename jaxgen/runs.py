@@ -78,6 +78,13 @@ def _brief(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:60]}… (CRC {zlib.crc32(text.encode()):08x})"
 
 
+def without_place(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config.json tree without the place of the data, which may be another one on each machine."""
+    data = config["data"]
+    source = {k: v for k, v in data["config"].items() if k != "data_dir"}
+    return {**config, "data": {**data, "config": source}}
+
+
 def check_identity(workdir: Path, config: Mapping[str, Any]) -> None:
     """Raises a ValueError with the differing fields when `workdir` holds another run, or files that are no run."""
     if workdir.exists() and not workdir.is_dir():

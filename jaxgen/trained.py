@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxgen import catalog, runs
+from jaxgen import catalog, distributed, runs
 from jaxgen.checkpoint import Checkpoints, Restored
 from jaxgen.config import Experiment, MeshConfig, closest, experiment_from_json
 from jaxgen.data import SOURCES, Spec
@@ -53,19 +53,21 @@ def open_run(workdir: Path) -> Run:
 def use_cores(batch_size: int, mesh: MeshConfig) -> None:
     """Makes every core a CPU device of its own: XLA's threads alone keep about 1.3 of 2 cores busy.
 
-    As many devices as `mesh` multiplies to; where one of its axes is -1, a multiple of the others' product, more than
-    that only where the cores are there and each device gets 8 examples. Does nothing when the user has chosen the
-    number of CPU devices.
+    As many devices as `mesh` multiplies to, over all processes; where one of its axes is -1, a multiple of the others'
+    product, more than that only where the cores are there and each device gets 8 examples. Does nothing when the user
+    has chosen the number of CPU devices.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_force_host_platform_device_count" in flags or "JAX_NUM_CPU_DEVICES" in os.environ:
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    sizes = (mesh.data, mesh.fsdp, mesh.tensor)
-    count = fixed = max(1, math.prod(size for size in sizes if size != -1))  # a size below 1 is make_mesh's to refuse
+    sizes, num = (mesh.data, mesh.fsdp, mesh.tensor), distributed.num_processes()
+    fixed = max(1, math.prod(size for size in sizes if size != -1))  # a size below 1 is make_mesh's to refuse
+    count = max(1, fixed // num)
     if -1 in sizes:
-        counts = range(fixed, min(cores, 8) + 1, fixed)
-        count = max((n for n in counts if batch_size % n == 0 and batch_size // n >= 8), default=fixed)
+        least = math.lcm(fixed, num) // num
+        counts = range(least, min(cores, 8) + 1, least)
+        count = max((n for n in counts if batch_size % (n * num) == 0 and batch_size // (n * num) >= 8), default=least)
     os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={count}".strip()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from jaxgen import runs
+from jaxgen import distributed, runs
 from jaxgen.checkpoint import Checkpoints, Restored
 from jaxgen.config import Experiment
 from jaxgen.data.dataset import Dataset, batch_at
@@ -67,7 +67,8 @@ def train(
     """
     mesh = make_mesh(config.mesh, devices)
     check_batch(config.train.batch_size, mesh)
-    runs.check_identity(workdir, document)
+    distributed.together(lambda: runs.check_identity(workdir, document))
+    distributed.check_same(runs.without_place(document))
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(mesh))
         loop = _Loop(config, method, data, workdir, mesh)
@@ -82,7 +83,7 @@ class _Loop:
     def __init__(self, config: Experiment, method: Method, data: Dataset, workdir: Path, mesh: Mesh):
         self.config, self.method, self.data, self.workdir, self.mesh = config, method, data, workdir, mesh
         self.cfg, self.keys, self.watch = config.train, keys_of(config.train.seed), Watch(config.train)
-        self.main = jax.process_index() == 0
+        self.main = distributed.is_first()
         self.abstract = abstract_state(method, data.spec, self.cfg.batch_size, mesh, config.mesh)
         self.state: Any = None
         self.step = self.data_step = self.attempt = 0
@@ -91,11 +92,9 @@ class _Loop:
 
     def run(self, document: dict[str, Any], stack: contextlib.ExitStack) -> Outcome:
         cfg = self.cfg
-        fresh = not runs.has_checkpoints(self.workdir)
+        fresh = distributed.first(not runs.has_checkpoints(self.workdir))
         warm = restore_sources(self.config, self.method, self.data.spec, self.abstract, self.mesh) if fresh else {}
-        self.workdir.mkdir(parents=True, exist_ok=True)
-        if self.main:
-            stack.enter_context(runs.locked(self.workdir))
+        distributed.together(lambda: self.claim(stack))
         self.checkpoints = Checkpoints(
             self.workdir / runs.CHECKPOINTS, cfg.keep_last, cfg.best_metric, cfg.best_mode, writing=True
         )
@@ -106,7 +105,7 @@ class _Loop:
             return Outcome(self.step, "done")
         self.evaluate = make_evaluate(self.method, self.data, self.mesh, cfg.batch_size, self.keys.evaluate)
         self.sample = make_sample(self.method, self.mesh) if self.method.sample else None
-        caught = stack.enter_context(interrupts())
+        stop_asked = stack.enter_context(interrupts(self.step))
         stack.callback(self.checkpoints.wait)  # while signals are still caught: none may kill the last save
         self.progress = stack.enter_context(Progress(cfg.steps, start=self.step, enabled=self.main))
         self.progress.print("compiling the training step …")
@@ -123,9 +122,15 @@ class _Loop:
             runs.write_config(self.workdir, document)
         self.record.open(self.step, self.attempt, info["extra"])
         stack.callback(self.record.close)
-        return self.loop(caught)
+        return self.loop(stop_asked)
 
-    def loop(self, caught: list[int]) -> Outcome:
+    def claim(self, stack: contextlib.ExitStack) -> None:
+        """Makes the run's directory, and locks it; of several processes the first does."""
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        if self.main:
+            stack.enter_context(runs.locked(self.workdir))
+
+    def loop(self, stop_asked: Callable[[int], bool]) -> Outcome:
         prefetch, started = Prefetch(self.fetch, self.data_step), deque[Any]()
         try:
             while self.step < self.cfg.steps:
@@ -137,7 +142,7 @@ class _Loop:
                 if len(started) > AHEAD:
                     jax.block_until_ready(started.popleft())
                 self.progress.update(self.step, waited)
-                stopping = bool(caught)  # asked once: a signal from here on is the next step's
+                stopping = stop_asked(self.step)  # once: a signal from here on is the next step's
                 verdict = self.settle(self.step - AHEAD) or self.milestones(stopping)
                 if verdict and verdict.action == "rollback" and not self.no_way_back():
                     prefetch.close()
@@ -192,6 +197,8 @@ class _Loop:
         The line of a last step that is not due is dropped when the run goes on: it must leave no trace in the rules.
         """
         due = step % every == 0
+        if self.cfg.rules:
+            values = distributed.first(values)  # no two processes may judge by figures that each has measured
         self.record.write(step, values, self.attempt, due)
         return self.watch.nonfinite(bad) or (self.watch.rules(step, values) if due else None)
 
@@ -236,8 +243,7 @@ class _Loop:
             init = jax.jit(self.method.init, out_shardings=shardings_of(self.abstract))
             state = init(self.keys.init, self.fetch(0), warm) if warm else init(self.keys.init, self.fetch(0))
             found = Restored(0, state, {"data_step": 0, "attempt": 0, "rules": [], "extra": []})
-        if self.main:
-            self.checkpoints.set_aside(after=found.step)  # damaged ones, whose steps will be saved anew
+        self.checkpoints.set_aside(after=found.step)  # damaged ones, whose steps will be saved anew
         self.step, self.state = found.step, found.state
         self.data_step, self.attempt = found.info["data_step"], found.info["attempt"]
         self.watch.restore(found.info["rules"])

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
+from jaxgen import distributed
 from jaxgen.config import TrainConfig
 
 
@@ -26,21 +27,33 @@ class Verdict(NamedTuple):
 
 
 @contextlib.contextmanager
-def interrupts() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of dying of them; a second Ctrl-C ends the program at once."""
+def interrupts(step: int = 0) -> Iterator[Callable[[int], bool]]:
+    """Catches SIGINT and SIGTERM instead of dying of them; a second Ctrl-C ends the program at once.
+
+    Args:
+      step: where the run stands.
+
+    Yields:
+      `(step) -> whether to stop after it`, to be asked after every step; several processes stop after the same one.
+    """
     caught: list[int] = []
+    shared = distributed.Stop(step) if distributed.num_processes() > 1 else None
+    asked = shared or (lambda step: bool(caught))
     if threading.current_thread() is not threading.main_thread():
-        yield caught
+        yield asked
         return
 
     def note(number, frame):
         if caught and number == signal.SIGINT:
             raise KeyboardInterrupt
         caught.append(number)
+        if shared:
+            shared.ask()
 
-    old = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    # Of several processes, JAX's preemption service catches SIGTERM.
+    old = {s: signal.signal(s, note) for s in ((signal.SIGINT,) if shared else (signal.SIGINT, signal.SIGTERM))}
     try:
-        yield caught
+        yield asked
     finally:
         for s, handler in old.items():
             signal.signal(s, handler)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxgen import distributed
 from jaxgen.checkpoint import Restored
 from jaxgen.config import to_json
 from jaxgen.data import Dataset, Spec
@@ -145,7 +146,7 @@ def timed_samples(
 ) -> tuple[np.ndarray, float]:
     """`num` images and the seconds that one of them took; the first chunk, which compiles, is not timed."""
     stamps, chunk = [], chunk_size(mesh, -(-num // 2))
-    with Progress(num, unit="samples") as progress:
+    with Progress(num, enabled=distributed.is_first(), unit="samples") as progress:
 
         def note(done: int) -> None:
             stamps.append(time.perf_counter())

@@ -16,12 +16,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 
 from jaxgen.checksum import by_path
 from jaxgen.config import closest, from_json, to_json
 from jaxgen.metrics import classifier
 from jaxgen.numerics import to_unit
 from jaxgen.report.atomic import replacing
+from jaxgen.sharding import constrain
 
 FEATURES = {
     "faces": "classifier_faces",
@@ -113,7 +115,8 @@ def load(name: str, path: Path | None = None) -> Reader:
     @jax.jit
     def forward(params, image):
         readings = net.apply(params, to_unit(image, header["levels"]))
-        return readings.features, jnp.stack([logits.argmax(1) for logits in readings.logits], 1)
+        labels = jnp.stack([logits.argmax(1) for logits in readings.logits], 1)
+        return constrain(readings.features, P()), constrain(labels, P())  # whole, so that every process has them
 
     def read(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows = [np.arange(i, i + CHUNK) % len(images) for i in range(0, len(images), CHUNK)]
