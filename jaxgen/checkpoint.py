@@ -8,6 +8,7 @@ whole one.
 from __future__ import annotations
 
 import functools
+import json
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -58,7 +59,7 @@ class Checkpoints:
             get_metric_fn=value, reverse=best_mode == "min", n=1, keep_checkpoints_without_metrics=False
         )
         policy = checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(keep_last), best])
-        self._manager = ocp.CheckpointManager(
+        self._manager = _Manager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
                 best_fn=value, best_mode=best_mode, preservation_policy=policy, cleanup_tmp_directories=writing
@@ -88,12 +89,18 @@ class Checkpoints:
         checksums, finite = digest(state)
         if not finite:
             return False
-        item = {"info": dict(info), "info_checksum": text_checksum(dict(info)), "checksums": checksums}
-        best = float((metrics or {}).get(self.best_metric, math.nan))
+        value = float((metrics or {}).get(self.best_metric, math.nan))
+        best = {self.best_metric: value} if math.isfinite(value) else None
+        item = {
+            "info": dict(info),
+            "info_checksum": text_checksum(dict(info)),
+            "metrics": best,  # a second time, so that a change of either is seen
+            "checksums": checksums,
+        }
         saved = self._manager.save(
             step,
             args=ocp.args.Composite(state=ocp.args.PyTreeSave(state), info=ocp.args.JsonSave(item)),
-            metrics={self.best_metric: best} if math.isfinite(best) else None,
+            metrics=best,
         )
         if not saved:  # Orbax passes over it without a word
             raise ValueError(f"step {step} is not saved: {self.directory} has later steps or this one: {self.steps()}")
@@ -184,6 +191,8 @@ class Checkpoints:
             raise ValueError(f"checksum of {wrong[0]} differs ({len(wrong)} of {len(checksums)} arrays)")
         if text_checksum(item["info"]) != item["info_checksum"]:
             raise ValueError("checksum of the info differs")
+        if self._manager.metrics(step) != item.get("metrics", self._manager.metrics(step)):
+            raise ValueError("its metrics differ")
         return Restored(step, state, item["info"])
 
     def best_step(self) -> int | None:
@@ -211,6 +220,27 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for a save under way, and lets the directory go."""
         self._manager.close()
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's, which could not even be opened where the metrics of one checkpoint, however old, are damaged."""
+
+    def metrics(self, step: int) -> Any:
+        """What the choice of the best goes by; None where there is nothing, or nothing that can be trusted."""
+        try:
+            found = super().metrics(step)
+            again = json.loads((self.directory / str(step) / "info" / "metadata").read_text())
+            if found == again.get("metrics", found):  # checkpoints of earlier versions have them once
+                return found
+        except FileNotFoundError:
+            return None
+        except (ValueError, AttributeError):
+            pass
+        warnings.warn(
+            f"the metrics of checkpoint {self.directory / str(step)} are damaged: it is not taken for the best",
+            stacklevel=2,
+        )
+        return None
 
 
 class MismatchError(ValueError):
