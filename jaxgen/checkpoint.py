@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from jaxgen.checksum import by_path, digest, text_checksum
@@ -91,12 +92,9 @@ class Checkpoints:
             return False
         value = float((metrics or {}).get(self.best_metric, math.nan))
         best = {self.best_metric: value} if math.isfinite(value) else None
-        item = {
-            "info": dict(info),
-            "info_checksum": text_checksum(dict(info)),
-            "metrics": best,  # a second time, so that a change of either is seen
-            "checksums": checksums,
-        }
+        # The metrics stand here a second time, so that a change of either is seen.
+        item = {"info": dict(info), "metrics": best, "checksums": checksums}
+        item["checksum"] = text_checksum(item)
         saved = self._manager.save(
             step,
             args=ocp.args.Composite(state=ocp.args.PyTreeSave(state), info=ocp.args.JsonSave(item)),
@@ -118,7 +116,7 @@ class Checkpoints:
         """
 
         def read(candidate: int) -> Restored:
-            check_shapes(self._manager, candidate, abstract)
+            check_shapes(self.directory / str(candidate), self._tree(candidate), abstract)
             return self._read(candidate, abstract, whole=True)
 
         return self._newest(read, step)
@@ -139,7 +137,7 @@ class Checkpoints:
         names = subtree.split("/")
 
         def read(candidate: int) -> Restored:
-            tree = self._manager.item_metadata(candidate)["state"].tree
+            tree = self._tree(candidate)
             for name in names:
                 if not isinstance(tree, Mapping) or name not in tree:
                     there = sorted(tree) if isinstance(tree, Mapping) else []
@@ -178,8 +176,16 @@ class Checkpoints:
                     stacklevel=3,
                 )
         if tried:
-            raise ValueError(f"no whole checkpoint in {self.directory}; tried: {tried}")
+            raise ValueError(
+                f"no whole checkpoint in {self.directory}; tried: {tried}. Nothing was deleted: put a copy back, or "
+                "start anew in another --workdir"
+            )
         return None
+
+    def _tree(self, step: int) -> Any:
+        """The shapes and dtypes of the arrays of a checkpoint."""
+        # Not by the manager's `item_metadata`: that reads the metrics as well, and fails where only they are damaged.
+        return ocp.PyTreeCheckpointHandler().metadata(epath.Path(self.directory / str(step) / "state")).tree
 
     def _read(self, step: int, abstract: Any, whole: bool) -> Restored:
         restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
@@ -189,10 +195,10 @@ class Checkpoints:
         checksums, _ = digest(state)
         if wrong := [path for path, value in checksums.items() if value != item["checksums"].get(path)]:
             raise ValueError(f"checksum of {wrong[0]} differs ({len(wrong)} of {len(checksums)} arrays)")
-        if text_checksum(item["info"]) != item["info_checksum"]:
+        if item.pop("checksum", None) != text_checksum(item) and item.get("info_checksum") != text_checksum(
+            item["info"]
+        ):
             raise ValueError("checksum of the info differs")
-        if self._manager.metrics(step) != item.get("metrics", self._manager.metrics(step)):
-            raise ValueError("its metrics differ")
         return Restored(step, state, item["info"])
 
     def best_step(self) -> int | None:
@@ -247,9 +253,9 @@ class MismatchError(ValueError):
     """A checkpoint holds other arrays than the ones asked for."""
 
 
-def check_shapes(manager: ocp.CheckpointManager, step: int, abstract: Any) -> None:
+def check_shapes(checkpoint: Path, tree: Any, abstract: Any) -> None:
     """Raises a MismatchError that lists the arrays that are missing, too many, or of another shape or dtype."""
-    saved = {path: leaf for path, leaf in by_path(manager.item_metadata(step)["state"].tree).items()}
+    saved = by_path(tree)
     asked = by_path(abstract)
     lines = [f"{p}: not in the checkpoint" for p in asked if p not in saved]
     lines += [f"{p}: in the checkpoint only" for p in saved if p not in asked]
@@ -263,6 +269,4 @@ def check_shapes(manager: ocp.CheckpointManager, step: int, abstract: Any) -> No
             )
     if lines:
         more = f"\n  … and {len(lines) - 20} more" if len(lines) > 20 else ""
-        raise MismatchError(
-            f"checkpoint {manager.directory}/{step} does not fit:\n  " + "\n  ".join(sorted(lines)[:20]) + more
-        )
+        raise MismatchError(f"checkpoint {checkpoint} does not fit:\n  " + "\n  ".join(sorted(lines)[:20]) + more)

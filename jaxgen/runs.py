@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from jaxgen.config import check_document, closest
-from jaxgen.report.atomic import replacing
+from jaxgen.report.atomic import clear, replacing
 
 CONFIG, CHECKPOINTS, METRICS, SAMPLES = "config.json", "checkpoints", "metrics.jsonl", "samples"
+CURVES = "curves.png"
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
@@ -127,7 +128,9 @@ def copy_sources(workdir: Path, init_from: Mapping[str, str]) -> None:
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Holds the run for this process; the lock goes with the process, however it ends.
+    """Holds the run for this process, cleared of the files that a killed one left half written.
+
+    The lock goes with the process, however it ends.
 
     Raises:
       ValueError: another process trains in `workdir`.
@@ -139,4 +142,5 @@ def locked(workdir: Path) -> Iterator[None]:
             raise ValueError(
                 f"another process is training in {workdir}; wait for it, or pass another --workdir"
             ) from None
+        clear(*(workdir / name for name in (CONFIG, METRICS, CURVES)), workdir / SAMPLES / "*")
         yield

@@ -22,3 +22,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def clear(*paths: Path) -> None:
+    """Deletes what killed processes have left half written of `paths`, whose names may be patterns.
+
+    Nobody else may be writing them.
+    """
+    for path in paths:
+        for left in path.parent.glob(f".{path.name}.*.tmp"):
+            left.unlink(missing_ok=True)
