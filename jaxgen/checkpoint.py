@@ -8,7 +8,6 @@ whole one.
 from __future__ import annotations
 
 import functools
-import json
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -18,11 +17,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from jaxgen.checksum import by_path, digest, text_checksum
 from jaxgen.config import closest
+from jaxgen.manager import Manager
 
 
 class Restored(NamedTuple):
@@ -60,7 +59,7 @@ class Checkpoints:
             get_metric_fn=value, reverse=best_mode == "min", n=1, keep_checkpoints_without_metrics=False
         )
         policy = checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(keep_last), best])
-        self._manager = _Manager(
+        self._manager = Manager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
                 best_fn=value, best_mode=best_mode, preservation_policy=policy, cleanup_tmp_directories=writing
@@ -86,6 +85,7 @@ class Checkpoints:
 
         Raises:
           ValueError: there is a checkpoint of this step or a later one, which `set_aside` would move away.
+          OSError: the disk is full or cannot be written, also of the save before, which went on in the background.
         """
         checksums, finite = digest(state)
         if not finite:
@@ -93,13 +93,10 @@ class Checkpoints:
         value = float((metrics or {}).get(self.best_metric, math.nan))
         best = {self.best_metric: value} if math.isfinite(value) else None
         # The metrics stand here a second time, so that a change of either is seen.
-        item = {"info": dict(info), "metrics": best, "checksums": checksums}
+        item: dict[str, Any] = {"info": dict(info), "metrics": best, "checksums": checksums}
         item["checksum"] = text_checksum(item)
-        saved = self._manager.save(
-            step,
-            args=ocp.args.Composite(state=ocp.args.PyTreeSave(state), info=ocp.args.JsonSave(item)),
-            metrics=best,
-        )
+        args = ocp.args.Composite(state=ocp.args.PyTreeSave(state), info=ocp.args.JsonSave(item))
+        saved = self._manager.save(step, args=args, metrics=best)
         if not saved:  # Orbax passes over it without a word
             raise ValueError(f"step {step} is not saved: {self.directory} has later steps or this one: {self.steps()}")
         return True
@@ -116,7 +113,7 @@ class Checkpoints:
         """
 
         def read(candidate: int) -> Restored:
-            check_shapes(self.directory / str(candidate), self._tree(candidate), abstract)
+            check_shapes(self.directory / str(candidate), self._manager.arrays(candidate), abstract)
             return self._read(candidate, abstract, whole=True)
 
         return self._newest(read, step)
@@ -137,7 +134,7 @@ class Checkpoints:
         names = subtree.split("/")
 
         def read(candidate: int) -> Restored:
-            tree = self._tree(candidate)
+            tree = self._manager.arrays(candidate)
             for name in names:
                 if not isinstance(tree, Mapping) or name not in tree:
                     there = sorted(tree) if isinstance(tree, Mapping) else []
@@ -182,11 +179,6 @@ class Checkpoints:
             )
         return None
 
-    def _tree(self, step: int) -> Any:
-        """The shapes and dtypes of the arrays of a checkpoint."""
-        # Not by the manager's `item_metadata`: that reads the metrics as well, and fails where only they are damaged.
-        return ocp.PyTreeCheckpointHandler().metadata(epath.Path(self.directory / str(step) / "state")).tree
-
     def _read(self, step: int, abstract: Any, whole: bool) -> Restored:
         restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
         state_args = ocp.args.PyTreeRestore(abstract, restore_args=restore_args, partial_restore=not whole)
@@ -226,27 +218,6 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for a save under way, and lets the directory go."""
         self._manager.close()
-
-
-class _Manager(ocp.CheckpointManager):
-    """Orbax's, which could not even be opened where the metrics of one checkpoint, however old, are damaged."""
-
-    def metrics(self, step: int) -> Any:
-        """What the choice of the best goes by; None where there is nothing, or nothing that can be trusted."""
-        try:
-            found = super().metrics(step)
-            again = json.loads((self.directory / str(step) / "info" / "metadata").read_text())
-            if found == again.get("metrics", found):  # checkpoints of earlier versions have them once
-                return found
-        except FileNotFoundError:
-            return None
-        except (ValueError, AttributeError):
-            pass
-        warnings.warn(
-            f"the metrics of checkpoint {self.directory / str(step)} are damaged: it is not taken for the best",
-            stacklevel=2,
-        )
-        return None
 
 
 class MismatchError(ValueError):

@@ -66,7 +66,7 @@ def test_a_log_opened_on_a_torn_line_appends_whole_lines(tmp_path):
 def test_damage_inside_is_not_passed_over(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1}\nnoise\n{"step": 3}\n')
-    with pytest.raises(ValueError, match="line 2 is no JSON object: b'noise'"):
+    with pytest.raises(ValueError, match="line 2 is no JSON object with a step and numbers: b'noise'"):
         read_metrics(path)
 
 
