@@ -259,6 +259,9 @@ def run_command(command: Callable[[Sequence[str]], int], args: Sequence[str]) ->
             raise
         print(f"error: {error.filename}: {error.strerror}; {DISK[error.errno]}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped at once; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
 
 
 def main() -> int:

@@ -34,6 +34,8 @@ from jaxgen.watch import NonFiniteError, Verdict, Watch, interrupts
 
 AHEAD = 2  # steps that the host may start before it waits for the oldest: the devices stay fed, the queue short
 
+PATIENCE = 2.0  # seconds after a signal in which an evaluation may end before its checkpoint is saved without it
+
 
 class Outcome(NamedTuple):
     """How training ended: the last step done, and `done`, `interrupted`, or what the rule that stopped it says."""
@@ -106,7 +108,7 @@ class _Loop:
             return Outcome(self.step, "done")
         self.evaluate = make_evaluate(self.method, self.data, self.mesh, cfg.batch_size, self.keys.evaluate)
         self.sample = make_sample(self.method, self.mesh) if self.method.sample else None
-        caught = stack.enter_context(interrupts())
+        self.caught = stack.enter_context(interrupts())
         stack.callback(self.checkpoints.wait)  # while signals are still caught: none may kill the last save
         self.progress = stack.enter_context(Progress(cfg.steps, start=self.step, enabled=self.main))
         self.progress.print("compiling the training step …")
@@ -123,9 +125,9 @@ class _Loop:
             runs.write_config(self.workdir, document)
         self.record.open(self.step, self.attempt, info["extra"])
         stack.callback(self.record.close)
-        return self.loop(caught)
+        return self.loop()
 
-    def loop(self, caught: list[int]) -> Outcome:
+    def loop(self) -> Outcome:
         prefetch, started = Prefetch(self.fetch, self.data_step), deque[Any]()
         try:
             while self.step < self.cfg.steps:
@@ -137,7 +139,7 @@ class _Loop:
                 if len(started) > AHEAD:
                     jax.block_until_ready(started.popleft())
                 self.progress.update(self.step, waited)
-                stopping = bool(caught)  # asked once: a signal from here on is the next step's
+                stopping = bool(self.caught)  # asked once: a signal from here on is the next step's
                 verdict = self.settle(self.step - AHEAD) or self.milestones(stopping)
                 if verdict and verdict.action == "rollback" and not self.no_way_back():
                     prefetch.close()
@@ -211,17 +213,24 @@ class _Loop:
             return verdict
         with self.progress.pause():
             if evaluating:
-                metrics = {f"eval/{k}": v for k, v in self.evaluate(self.state, "validation").items()}
+                between = self.save_early if jax.process_count() == 1 else None  # all processes save together
+                metrics = {f"eval/{k}": v for k, v in self.evaluate(self.state, "validation", between=between).items()}
                 bad = {name: -1 if np.isfinite(value) else step for name, value in metrics.items()}
                 if verdict := self.report(step, metrics, bad, cfg.eval_every):
                     return verdict
-            if saving and not self.save():
+            if saving and step not in self.checkpoints.steps() and not self.save():
                 return self.watch.state(step)
             if sampling and self.sample:
                 key = jax.random.fold_in(self.keys.sample, 0)  # the same noise each time, so that pictures compare
                 samples = self.sample(self.state, key, cfg.num_samples)
                 self.record.write_samples(step, with_text(samples, self.data.spec.names))
         return None
+
+    def save_early(self) -> None:
+        """Saves amid an evaluation that goes on for long after a signal: the process may be killed before its end."""
+        late = self.caught and time.monotonic() - self.caught[0] > PATIENCE
+        if late and self.step not in self.checkpoints.steps():
+            self.save()
 
     def save(self) -> bool:
         metrics, extra = self.record.logged(self.step)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
@@ -26,9 +27,12 @@ class Verdict(NamedTuple):
 
 
 @contextlib.contextmanager
-def interrupts() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of dying of them; a second Ctrl-C ends the program at once."""
-    caught: list[int] = []
+def interrupts() -> Iterator[list[float]]:
+    """Collects the times (`time.monotonic`) of SIGINT and SIGTERM instead of dying of them.
+
+    A second Ctrl-C ends the program at once.
+    """
+    caught: list[float] = []
     if threading.current_thread() is not threading.main_thread():
         yield caught
         return
@@ -36,7 +40,7 @@ def interrupts() -> Iterator[list[int]]:
     def note(number, frame):
         if caught and number == signal.SIGINT:
             raise KeyboardInterrupt
-        caught.append(number)
+        caught.append(time.monotonic())
 
     old = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
     try:

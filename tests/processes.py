@@ -17,18 +17,24 @@ from jaxgen.data import Toy
 
 config = Experiment(
     kmeans.Config(num_clusters=4),
-    Toy("ring", size=320),
+    Toy("ring", size={size}),
     TrainConfig(
-        steps={steps}, batch_size=16, log_every=1, save_every=2, eval_every=10, sample_every=10, num_samples=8
+        steps={steps},
+        batch_size=16,
+        log_every=1,
+        save_every={save_every},
+        eval_every={eval_every},
+        sample_every=10,
+        num_samples=8,
     ),
 )
 """
 
 
-def write_config(folder: Path, steps: int) -> Path:
-    """A config file of k-means on the ring: it saves every other step, evaluates and samples every tenth."""
+def write_config(folder: Path, steps: int, size: int = 320, save_every: int = 2, eval_every: int = 10) -> Path:
+    """A config file of k-means on the ring, which is evaluated over a tenth of `size` examples."""
     path = folder / "toy.py"
-    path.write_text(CONFIG.format(steps=steps))
+    path.write_text(CONFIG.format(steps=steps, size=size, save_every=save_every, eval_every=eval_every))
     return path
 
 
