@@ -18,6 +18,7 @@ import pytest
 import harness
 import toy_methods
 from jaxgen.checkpoint import Checkpoints
+from jaxgen.checksum import text_checksum
 from jaxgen.report.log import read_metrics
 
 toy_methods.register()
@@ -133,6 +134,18 @@ def test_damaged_metrics_cost_a_checkpoint_its_place_as_the_best_alone(broken):
     with pytest.warns(UserWarning, match="the metrics of checkpoint"):
         assert harness.train(KMEANS, broken, steps=12, save_every=2, eval_every=4) == (12, "done")
     assert not (broken / "set_aside").exists()
+
+
+def test_checkpoints_of_earlier_versions_are_read(run, broken):
+    """They have the metrics once, and a checksum of the info alone."""
+    (file,) = files(broken / "checkpoints" / "8")["info/metadata"]
+    item = json.loads(file.read_text())
+    old = {"info": item["info"], "info_checksum": text_checksum(item["info"]), "checksums": item["checksums"]}
+    file.write_text(json.dumps(old))
+    harness.assert_bitwise(harness.saved_state(KMEANS, broken), harness.saved_state(KMEANS, run, step=8))
+    file.write_text(json.dumps(old | {"info": item["info"] | {"data_step": 9}}))
+    with pytest.warns(UserWarning, match="8 is damaged: ValueError: checksum of the info differs"):
+        harness.saved_state(KMEANS, broken)
 
 
 def fuzz(directory: Path, num: int, seed: int) -> dict[str, int]:
