@@ -62,7 +62,7 @@ def start(
     )
 
 
-def finish(process: subprocess.Popen[str], code: int = 0, timeout: float = 120) -> str:
+def finish(process: subprocess.Popen[str], code: int = 0, timeout: float = 300) -> str:
     """Waits for the end, which must be with this exit status, and returns what was printed."""
     try:
         text = process.communicate(timeout=timeout)[0]

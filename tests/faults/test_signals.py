@@ -13,7 +13,7 @@ from jaxgen.report.log import read_metrics
 STEPS = 60
 
 
-def wait_until(process, happened, timeout: float = 120) -> None:
+def wait_until(process, happened, timeout: float = 300) -> None:
     deadline = time.monotonic() + timeout
     while not happened():
         assert process.poll() is None, process.communicate()[0]
@@ -63,7 +63,7 @@ def test_a_run_that_is_stopped_at_the_worst_moments_ends_as_an_undisturbed_one(t
     wait_until(process, lambda: lines() > 42)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)
-    text = process.communicate(timeout=120)[0]
+    text = process.communicate(timeout=300)[0]
     assert process.returncode in (0, 130) and "Traceback" not in text, text
 
     processes.finish(start(run))
