@@ -22,6 +22,7 @@ from orbax.checkpoint import checkpoint_managers
 from jaxgen import distributed
 from jaxgen.checksum import by_path, digest, text_checksum
 from jaxgen.config import closest
+from jaxgen.manager import Manager
 
 
 class Restored(NamedTuple):
@@ -59,7 +60,7 @@ class Checkpoints:
             get_metric_fn=value, reverse=best_mode == "min", n=1, keep_checkpoints_without_metrics=False
         )
         policy = checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(keep_last), best])
-        self._manager = ocp.CheckpointManager(
+        self._manager = Manager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
                 best_fn=value, best_mode=best_mode, preservation_policy=policy, cleanup_tmp_directories=writing
@@ -85,17 +86,18 @@ class Checkpoints:
 
         Raises:
           ValueError: there is a checkpoint of this step or a later one, which `set_aside` would move away.
+          OSError: the disk is full or cannot be written, also of the save before, which went on in the background.
         """
         checksums, finite = digest(state)
         if not finite:
             return False
-        item = {"info": dict(info), "info_checksum": text_checksum(dict(info)), "checksums": checksums}
-        best = float((metrics or {}).get(self.best_metric, math.nan))
-        saved = self._manager.save(
-            step,
-            args=ocp.args.Composite(state=ocp.args.PyTreeSave(state), info=ocp.args.JsonSave(item)),
-            metrics={self.best_metric: best} if math.isfinite(best) else None,
-        )
+        value = float((metrics or {}).get(self.best_metric, math.nan))
+        best = {self.best_metric: value} if math.isfinite(value) else None
+        # The metrics stand here a second time, so that a change of either is seen.
+        item: dict[str, Any] = {"info": dict(info), "metrics": best, "checksums": checksums}
+        item["checksum"] = text_checksum(item)
+        args = ocp.args.Composite(state=ocp.args.PyTreeSave(state), info=ocp.args.JsonSave(item))
+        saved = self._manager.save(step, args=args, metrics=best)
         if not saved:  # Orbax passes over it without a word
             raise ValueError(f"step {step} is not saved: {self.directory} has later steps or this one: {self.steps()}")
         return True
@@ -112,7 +114,7 @@ class Checkpoints:
         """
 
         def read(candidate: int) -> tuple[Restored, dict[str, int]]:
-            check_shapes(self._manager, candidate, abstract)
+            check_shapes(self.directory / str(candidate), self._manager.arrays(candidate), abstract)
             return self._read(candidate, abstract, whole=True)
 
         return self._newest(read, step)
@@ -133,7 +135,7 @@ class Checkpoints:
         names = subtree.split("/")
 
         def read(candidate: int) -> tuple[Restored, dict[str, int]]:
-            tree = self._manager.item_metadata(candidate)["state"].tree
+            tree = self._manager.arrays(candidate)
             for name in names:
                 if not isinstance(tree, Mapping) or name not in tree:
                     there = sorted(tree) if isinstance(tree, Mapping) else []
@@ -174,18 +176,20 @@ class Checkpoints:
                     stacklevel=3,
                 )
         if tried:
-            raise ValueError(f"no whole checkpoint in {self.directory}; tried: {tried}")
+            raise ValueError(
+                f"no whole checkpoint in {self.directory}; tried: {tried}. Nothing was deleted: put a copy back, or "
+                "start anew in another --workdir"
+            )
         return None
 
     def _read(self, step: int, abstract: Any, whole: bool) -> tuple[Restored, dict[str, int]]:
         """What this process's devices hold of a checkpoint, and the checksums of all of it; waits for no process."""
         restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
         state_args = ocp.args.PyTreeRestore(abstract, restore_args=restore_args, partial_restore=not whole)
-        # By the handlers themselves: the manager would wait for all processes, one of which may have met damage.
-        place = self.directory / str(step)
-        state = ocp.PyTreeCheckpointHandler().restore(place / "state", args=state_args)
-        item = ocp.JsonCheckpointHandler().restore(place / "info", args=ocp.args.JsonRestore())
-        if text_checksum(item["info"]) != item["info_checksum"]:
+        state, item = self._manager.read(step, state_args)
+        if item.pop("checksum", None) != text_checksum(item) and item.get("info_checksum") != text_checksum(
+            item["info"]
+        ):
             raise ValueError("checksum of the info differs")
         return Restored(step, state, item["info"]), item["checksums"]
 
@@ -231,9 +235,9 @@ class MismatchError(ValueError):
     """A checkpoint holds other arrays than the ones asked for."""
 
 
-def check_shapes(manager: ocp.CheckpointManager, step: int, abstract: Any) -> None:
+def check_shapes(checkpoint: Path, tree: Any, abstract: Any) -> None:
     """Raises a MismatchError that lists the arrays that are missing, too many, or of another shape or dtype."""
-    saved = {path: leaf for path, leaf in by_path(manager.item_metadata(step)["state"].tree).items()}
+    saved = by_path(tree)
     asked = by_path(abstract)
     lines = [f"{p}: not in the checkpoint" for p in asked if p not in saved]
     lines += [f"{p}: in the checkpoint only" for p in saved if p not in asked]
@@ -247,6 +251,4 @@ def check_shapes(manager: ocp.CheckpointManager, step: int, abstract: Any) -> No
             )
     if lines:
         more = f"\n  … and {len(lines) - 20} more" if len(lines) > 20 else ""
-        raise MismatchError(
-            f"checkpoint {manager.directory}/{step} does not fit:\n  " + "\n  ".join(sorted(lines)[:20]) + more
-        )
+        raise MismatchError(f"checkpoint {checkpoint} does not fit:\n  " + "\n  ".join(sorted(lines)[:20]) + more)

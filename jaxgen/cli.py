@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import shlex
 import sys
@@ -249,12 +250,18 @@ def evaluate(args: Sequence[str]) -> int:
     return 0
 
 
+_SPACE = "make room there: nothing that was saved is harmed, and the same command goes on from the last checkpoint"
+_RIGHTS = "choose a place that this user may read and write, such as another --workdir"
+DISK = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _SPACE)
+DISK |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _RIGHTS)
+DISK |= dict.fromkeys((errno.ENOTDIR, errno.EEXIST, errno.EISDIR), "another file is in the way: choose another place")
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"train": train, "sample": sample, "evaluate": evaluate}
 
 
 def run_command(command: Callable[[Sequence[str]], int], args: Sequence[str]) -> int:
     """Runs a command; an error that jaxgen raised itself is a message to the user, any other keeps its traceback."""
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns whenever a checkpoint carries no metric
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # what Orbax meets comes as exceptions; the rest is noise
     with distributed.ending_together():
         try:
             return command(args)
@@ -262,9 +269,16 @@ def run_command(command: Callable[[Sequence[str]], int], args: Sequence[str]) ->
             frames = traceback.extract_tb(error.__traceback__)
             if not Path(frames[-1].filename).is_relative_to(Path(__file__).parent):
                 raise
-            print(f"error: {error}", file=sys.stderr)
-            distributed.leave(2)
-            return 2
+            code, message = 2, f"error: {error}"
+        except OSError as error:
+            if error.errno not in DISK or error.filename is None:
+                raise
+            code, message = 2, f"error: {error.filename}: {error.strerror}; {DISK[error.errno]}"
+        except KeyboardInterrupt:
+            code, message = 130, "stopped at once; the same command goes on from the last checkpoint"
+        print(message, file=sys.stderr)
+        distributed.leave(code)
+        return code
 
 
 def main() -> int:

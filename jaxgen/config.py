@@ -168,17 +168,26 @@ def to_json(value: Any) -> Any:
 def from_json(cls: Any, value: Any, where: str = "") -> Any:
     """A `cls` (dataclass, tuple, mapping, plain type, or one of them or None) from what `to_json` made of it.
 
+    Nothing is converted but whole numbers to floats: a value of another type is refused.
+
     Raises:
-      ValueError: a field that `cls` does not have, or lacks in `value` and has no default for.
+      ValueError: a value of another type, a field that `cls` does not have, or one that it lacks in `value` and has no
+        default for; with the field's place.
     """
     origin, args = typing.get_origin(cls), typing.get_args(cls)
+    place = where or getattr(cls, "__name__", str(cls))
+
+    def check(fits: bool, what: str) -> None:
+        if not fits:
+            raise ValueError(f"{place} must be {what}, not {value!r:.60}")
+
     if origin in (typing.Union, types.UnionType):
-        if value is None:
+        if value is None and type(None) in args:
             return None
         return from_json(next(a for a in args if a is not type(None)), value, where)
     if dataclasses.is_dataclass(cls):
-        hints, place = typing.get_type_hints(cls), where or getattr(cls, "__name__", "")
-        names = [f.name for f in dataclasses.fields(cls)]
+        check(isinstance(value, Mapping), "an object of fields")
+        hints, names = typing.get_type_hints(cls), [f.name for f in dataclasses.fields(cls)]
         if unknown := [name for name in value if name not in names]:
             raise ValueError(f"{place} has no field {unknown[0]}{closest(unknown[0], names)}")
         without = [f for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
@@ -187,10 +196,21 @@ def from_json(cls: Any, value: Any, where: str = "") -> Any:
         fields = {name: from_json(hints[name], v, f"{where}.{name}".strip(".")) for name, v in value.items()}
         return typing.cast(Any, cls)(**fields)
     if origin is tuple:
-        inner = [args[0]] * len(value) if args[1:] == (...,) else args
+        endless = args[1:] == (...,)
+        check(isinstance(value, (list, tuple)), "a list")
+        check(endless or len(value) == len(args), f"a list of {len(args)}")
+        inner = [args[0]] * len(value) if endless else args
         return tuple(from_json(a, v, where) for a, v in zip(inner, value, strict=True))
     if isinstance(origin, type) and issubclass(origin, Mapping):
+        check(isinstance(value, Mapping), "an object")
         return {k: from_json(args[1], v, where) for k, v in value.items()}
+    if origin is Literal:
+        check_choice(place, value, args)
+    elif cls is float:
+        check(type(value) in (int, float) and (not isinstance(value, int) or abs(value) < 2**1023), "a number")
+        return float(value)
+    elif cls in (bool, int, str):
+        check(type(value) is cls, {bool: "true or false", int: "a whole number", str: "a string"}[cls])
     return value
 
 
@@ -214,12 +234,24 @@ def experiment_to_json(config: Experiment, methods: Kinds, sources: Kinds) -> di
     return tree
 
 
+def check_document(tree: Any) -> None:
+    """Raises a ValueError unless `tree` has the parts of a config.json, each of its kind."""
+    parts = {part: Mapping[str, Any] for part in ("method", "data", "train", "mesh")} | {"init_from": Mapping[str, str]}
+    from_json(Mapping[str, Any], tree, "the whole")
+    for part, kind in parts.items():
+        from_json(kind, tree.get(part), part)
+    for part in ("method", "data"):
+        from_json(str, tree[part].get("name"), f"{part}.name")
+        from_json(Mapping[str, Any], tree[part].get("config"), f"{part}.config")
+
+
 def experiment_from_json(tree: Mapping[str, Any], methods: Kinds, sources: Kinds) -> Experiment:
     """The inverse of `experiment_to_json`.
 
     Raises:
-      ValueError: an unknown method, source or field.
+      ValueError: an unknown method, source or field, or a value of another type than its field's.
     """
+    check_document(tree)
 
     def tagged(part: str, kinds: Kinds) -> Any:
         name = tree[part]["name"]

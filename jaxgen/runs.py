@@ -14,10 +14,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxgen.config import closest
-from jaxgen.report.atomic import replacing
+from jaxgen.config import check_document, closest
+from jaxgen.report.atomic import clear, replacing
 
 CONFIG, CHECKPOINTS, METRICS, SAMPLES = "config.json", "checkpoints", "metrics.jsonl", "samples"
+CURVES = "curves.png"
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
@@ -25,15 +26,20 @@ def read_config(workdir: Path) -> dict[str, Any]:
 
     Raises:
       FileNotFoundError: `workdir` holds no run; names the closest run beside it.
+      ValueError: the file is damaged: no JSON, or without the parts that every run's has.
     """
     path = workdir / CONFIG
     if not path.is_file():
         siblings = sorted(str(p.parent) for p in workdir.parent.glob(f"*/{CONFIG}"))
         raise FileNotFoundError(f"no run in {workdir}: it has no {CONFIG}{closest(str(workdir), siblings)}")
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
+        tree = json.loads(path.read_text("utf-8"))
+        check_document(tree)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is damaged: {error}; put a copy back (training the same in another --workdir writes the same file)"
+        ) from None
+    return tree
 
 
 def has_checkpoints(workdir: Path) -> bool:
@@ -57,7 +63,7 @@ def differing_identity(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[s
         method, data, train = tree["method"], tree["data"], tree["train"]
         fields = {k: v for k, v in method["config"].items() if k != "sample"}
         names = {"method": method["name"], "data": data["name"]}
-        numbers = {f"train.{k}": train[k] for k in ("seed", "batch_size")}
+        numbers = {f"train.{k}": train.get(k) for k in ("seed", "batch_size")}
         source = {k: v for k, v in data["config"].items() if k != "data_dir"}
         return flat({"method": fields, "data": source}) | names | numbers
 
@@ -129,7 +135,9 @@ def copy_sources(workdir: Path, init_from: Mapping[str, str]) -> None:
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Holds the run for this process; the lock goes with the process, however it ends.
+    """Holds the run for this process, cleared of the files that a killed one left half written.
+
+    The lock goes with the process, however it ends.
 
     Raises:
       ValueError: another process trains in `workdir`.
@@ -141,4 +149,5 @@ def locked(workdir: Path) -> Iterator[None]:
             raise ValueError(
                 f"another process is training in {workdir}; wait for it, or pass another --workdir"
             ) from None
+        clear(*(workdir / name for name in (CONFIG, METRICS, CURVES)), workdir / SAMPLES / "*")
         yield

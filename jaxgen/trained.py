@@ -42,11 +42,14 @@ def open_run(workdir: Path) -> Run:
 
     Raises:
       FileNotFoundError: no run there.
-      ValueError: its method or a field is unknown to this version.
+      ValueError: its method or a field is unknown to this version, or holds a value of another type.
     """
     tree = runs.read_config(workdir)
-    config = experiment_from_json(tree, catalog.kinds(), SOURCES)
-    spec = Spec.from_json(tree["spec"])
+    try:
+        config = experiment_from_json(tree, catalog.kinds(), SOURCES)
+        spec = Spec.from_json(tree.get("spec"))
+    except ValueError as error:
+        raise ValueError(f"{workdir / runs.CONFIG}: {error}") from None
     return Run(workdir, config, spec, catalog.make(config.method, spec))
 
 

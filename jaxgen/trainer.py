@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +33,8 @@ from jaxgen.start import restore_sources
 from jaxgen.watch import NonFiniteError, Verdict, Watch, interrupts
 
 AHEAD = 2  # steps that the host may start before it waits for the oldest: the devices stay fed, the queue short
+
+PATIENCE = 2.0  # seconds after a signal in which an evaluation may end before its checkpoint is saved without it
 
 
 class Outcome(NamedTuple):
@@ -105,7 +107,7 @@ class _Loop:
             return Outcome(self.step, "done")
         self.evaluate = make_evaluate(self.method, self.data, self.mesh, cfg.batch_size, self.keys.evaluate)
         self.sample = make_sample(self.method, self.mesh) if self.method.sample else None
-        stop_asked = stack.enter_context(interrupts(self.step))
+        self.signals = stack.enter_context(interrupts(self.step))
         stack.callback(self.checkpoints.wait)  # while signals are still caught: none may kill the last save
         self.progress = stack.enter_context(Progress(cfg.steps, start=self.step, enabled=self.main))
         self.progress.print("compiling the training step …")
@@ -122,7 +124,7 @@ class _Loop:
             runs.write_config(self.workdir, document)
         self.record.open(self.step, self.attempt, info["extra"])
         stack.callback(self.record.close)
-        return self.loop(stop_asked)
+        return self.loop()
 
     def claim(self, stack: contextlib.ExitStack) -> None:
         """Makes the run's directory, and locks it; of several processes the first does."""
@@ -130,7 +132,7 @@ class _Loop:
         if self.main:
             stack.enter_context(runs.locked(self.workdir))
 
-    def loop(self, stop_asked: Callable[[int], bool]) -> Outcome:
+    def loop(self) -> Outcome:
         prefetch, started = Prefetch(self.fetch, self.data_step), deque[Any]()
         try:
             while self.step < self.cfg.steps:
@@ -142,7 +144,7 @@ class _Loop:
                 if len(started) > AHEAD:
                     jax.block_until_ready(started.popleft())
                 self.progress.update(self.step, waited)
-                stopping = stop_asked(self.step)  # once: a signal from here on is the next step's
+                stopping = self.signals(self.step)  # asked once: a signal from here on is the next step's
                 verdict = self.settle(self.step - AHEAD) or self.milestones(stopping)
                 if verdict and verdict.action == "rollback" and not self.no_way_back():
                     prefetch.close()
@@ -218,17 +220,23 @@ class _Loop:
             return verdict
         with self.progress.pause():
             if evaluating:
-                metrics = {f"eval/{k}": v for k, v in self.evaluate(self.state, "validation").items()}
+                between = self.save_early if jax.process_count() == 1 else None  # all processes save together
+                metrics = {f"eval/{k}": v for k, v in self.evaluate(self.state, "validation", between=between).items()}
                 bad = {name: -1 if np.isfinite(value) else step for name, value in metrics.items()}
                 if verdict := self.report(step, metrics, bad, cfg.eval_every):
                     return verdict
-            if saving and not self.save():
+            if saving and step not in self.checkpoints.steps() and not self.save():
                 return self.watch.state(step)
             if sampling and self.sample:
                 key = jax.random.fold_in(self.keys.sample, 0)  # the same noise each time, so that pictures compare
                 samples = self.sample(self.state, key, cfg.num_samples)
                 self.record.write_samples(step, with_text(samples, self.data.spec.names))
         return None
+
+    def save_early(self) -> None:
+        """Saves amid an evaluation that goes on for long after a signal: the process may be killed before its end."""
+        if self.signals.waited() > PATIENCE and self.step not in self.checkpoints.steps():
+            self.save()
 
     def save(self) -> bool:
         metrics, extra = self.record.logged(self.step)

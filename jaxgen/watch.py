@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -26,34 +27,53 @@ class Verdict(NamedTuple):
     nonfinite: bool = False
 
 
+class Signals:
+    """The signals that were caught, and whether to stop.
+
+    Args:
+      shared: of several processes, how they agree.
+    """
+
+    def __init__(self, shared: distributed.Stop | None = None):
+        self._shared, self._first = shared, 0.0
+
+    def __call__(self, step: int) -> bool:
+        """Whether to stop after `step`, to be asked after every step; several processes stop after the same one."""
+        return self._shared(step) if self._shared else bool(self._first)
+
+    def waited(self) -> float:
+        """Seconds since the first signal to this process; 0 where there was none."""
+        return time.monotonic() - self._first if self._first else 0.0
+
+    def note(self) -> None:
+        """A signal came."""
+        self._first = self._first or time.monotonic()
+        if self._shared:
+            self._shared.ask()
+
+
 @contextlib.contextmanager
-def interrupts(step: int = 0) -> Iterator[Callable[[int], bool]]:
+def interrupts(step: int = 0) -> Iterator[Signals]:
     """Catches SIGINT and SIGTERM instead of dying of them; a second Ctrl-C ends the program at once.
 
     Args:
       step: where the run stands.
-
-    Yields:
-      `(step) -> whether to stop after it`, to be asked after every step; several processes stop after the same one.
     """
-    caught: list[int] = []
-    shared = distributed.Stop(step) if distributed.num_processes() > 1 else None
-    asked = shared or (lambda step: bool(caught))
+    several = distributed.num_processes() > 1
+    signals = Signals(distributed.Stop(step) if several else None)
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield signals
         return
 
     def note(number, frame):
-        if caught and number == signal.SIGINT:
+        if signals.waited() and number == signal.SIGINT:
             raise KeyboardInterrupt
-        caught.append(number)
-        if shared:
-            shared.ask()
+        signals.note()
 
     # Of several processes, JAX's preemption service catches SIGTERM.
-    old = {s: signal.signal(s, note) for s in ((signal.SIGINT,) if shared else (signal.SIGINT, signal.SIGTERM))}
+    old = {s: signal.signal(s, note) for s in ((signal.SIGINT,) if several else (signal.SIGINT, signal.SIGTERM))}
     try:
-        yield asked
+        yield signals
     finally:
         for s, handler in old.items():
             signal.signal(s, handler)

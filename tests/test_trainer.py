@@ -414,9 +414,9 @@ def test_a_signal_at_a_milestone_is_obeyed_after_the_next_step(tmp_path, monkeyp
     def make_evaluate(*args):
         evaluate = real(*args)
 
-        def interrupted(state, split):
+        def interrupted(state, split, **options):
             signal.raise_signal(signal.SIGTERM)
-            return evaluate(state, split)
+            return evaluate(state, split, **options)
 
         return interrupted
 

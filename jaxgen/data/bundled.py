@@ -8,6 +8,8 @@ from __future__ import annotations
 import functools
 import json
 import lzma
+import zipfile
+import zlib
 from collections import Counter
 from importlib.resources import files
 from typing import Any
@@ -29,6 +31,15 @@ VENDORS = ("google", "twitter")
 RECORDS = ("speeches", "reviews")
 
 
+# What numpy, zipfile, zlib and lzma raise of a file that is cut short or changed.
+DAMAGE = (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError)
+
+
+def damaged(path: Any, error: Exception) -> ValueError:
+    """The error for a bundled file that cannot be read."""
+    return ValueError(f"{path}, a part of jaxgen, is damaged: {error}; install jaxgen anew")
+
+
 @functools.cache
 def _arrays(name: str) -> dict[str, np.ndarray]:
     """Every array of a bundled image set; labels and attributes as int32."""
@@ -36,8 +47,12 @@ def _arrays(name: str) -> dict[str, np.ndarray]:
         raise unknown("bundled data set", name, KEYS)
     if name == "emoji_drawings":
         return _drawings()
-    with files("jaxgen.data").joinpath("files", f"{name}.npz").open("rb") as file, np.load(file) as saved:
-        arrays = {key: saved[key] for key in saved.files}
+    path = files("jaxgen.data").joinpath("files", f"{name}.npz")
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
+            arrays = {key: saved[key] for key in saved.files}
+    except DAMAGE as error:
+        raise damaged(path, error) from error
     for key, array in arrays.items():
         if key.endswith(("_label", "_attribute", "_category")):
             arrays[key] = array.astype(np.int32)
@@ -70,8 +85,11 @@ def texts(name: str, key: str) -> list[str]:
 def _lines(name: str) -> tuple[str, ...]:
     if name not in RECORDS:
         raise unknown("bundled text set", name, RECORDS)
-    packed = files("jaxgen.data").joinpath("files", f"{name}.jsonl.xz").read_bytes()
-    return tuple(lzma.decompress(packed).decode().splitlines())
+    path = files("jaxgen.data").joinpath("files", f"{name}.jsonl.xz")
+    try:
+        return tuple(lzma.decompress(path.read_bytes()).decode().splitlines())
+    except DAMAGE as error:
+        raise damaged(path, error) from error
 
 
 def records(name: str) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxgen.config import closest
+from jaxgen.config import closest, from_json
 
 Batch = dict[str, np.ndarray]
 Rows = slice | np.ndarray | None
@@ -86,21 +86,9 @@ class Spec:
         }
 
     @classmethod
-    def from_json(cls, saved: Mapping[str, Any]) -> Spec:
-        """The inverse of `to_json`."""
-
-        def tuples(table: Mapping[str, list]) -> dict[str, tuple]:
-            return {key: tuple(value) for key, value in table.items()}
-
-        return cls(
-            shapes=tuples(saved["shapes"]),
-            dtypes=dict(saved["dtypes"]),
-            counts=dict(saved["counts"]),
-            names=tuples(saved["names"]),
-            sizes=tuples(saved["sizes"]),
-            levels=saved["levels"],
-            frequencies=tuples(saved.get("frequencies", {})),
-        )
+    def from_json(cls, saved: Any) -> Spec:
+        """The inverse of `to_json`; ValueError where a field is missing, unknown or of another type."""
+        return from_json(cls, saved, "spec")
 
 
 class Dataset(NamedTuple):

@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,8 @@ from jaxgen.data.dataset import Batch, Dataset, Spec, num_held_out
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 SPLITS = ("train", "validation", "test")
+END = {".png": b"IEND", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
+DECODED = 2**26  # bytes of pictures, in all, that are decoded when a folder is opened: seconds
 GREY_MODES = ("1", "L")
 COLOR_MODES = ("P", "LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
@@ -62,6 +66,24 @@ def _header(path: Path) -> tuple[int, int, bool]:
     return (width, height, grey) if rotated else (height, width, grey)
 
 
+def _check_whole(paths: Sequence[Path]) -> None:
+    """Raises a ValueError that names a picture that is cut short or, where all take little time to decode, damaged.
+
+    In larger folders only those are decoded that lack the mark of their format's end.
+    """
+    few = sum(path.stat().st_size for path in paths) <= DECODED
+
+    def check(path: Path) -> None:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 1024))
+            ended = END[path.suffix.lower()] in file.read()
+        if few or not ended:
+            decode(path, 3, None)
+
+    with ThreadPoolExecutor() as pool:  # PIL decodes beside other threads
+        list(pool.map(check, paths))
+
+
 def _find(root: Path) -> dict[str, tuple[Path, list[Path]]]:
     """Split → its folder and the paths of its pictures, relative to that and sorted; hidden files are left out."""
     if not root.is_dir():
@@ -101,7 +123,8 @@ def load(directory: str, size: int | None, validation: float) -> Dataset:
 
     Raises:
       FileNotFoundError: no such folder, or no picture in it.
-      ValueError: pictures of different shapes and no `size`; a file that is broken or not of 8 bits; a stray picture.
+      ValueError: pictures of different shapes and no `size`; a file that is broken, cut short or not of 8 bits; a stray
+        picture.
     """
     found = _find(Path(directory).expanduser())
     classes = _classes(found)
@@ -118,6 +141,7 @@ def load(directory: str, size: int | None, validation: float) -> Dataset:
                 f"images differ in shape: {first} is {height} x {width}, {path} is {other_height} x {other_width}; "
                 "pass --data.size to bring them to one"
             )
+    _check_whole(list(headers))
     channels = 1 if all(grey for _, _, grey in headers.values()) else 3
 
     order = np.random.default_rng(0).permutation(len(paths["train"]))

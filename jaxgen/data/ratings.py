@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +23,8 @@ def read_ratings(path: str) -> tuple[list[str], list[str], np.ndarray]:
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: with the number of the line, for fewer than three fields, an empty user or item, a rating that is no
-        number of 0 or more, or a pair that was rated before; or there are no ratings at all.
+      ValueError: no UTF-8 text; or, with the number of the line, fewer than three fields, an empty user or item,
+        a rating that is no number of 0 or more, or a pair that was rated before; or there are no ratings at all.
     """
     file = Path(path).expanduser()
     if not file.is_file():
@@ -32,7 +33,7 @@ def read_ratings(path: str) -> tuple[list[str], list[str], np.ndarray]:
     lines: dict[tuple[str, str], int] = {}
     with file.open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.reader(stream)
-        for number, row in enumerate(filter(None, reader)):
+        for number, row in enumerate(filter(None, _readable(reader, file))):
             where = f"{file}, line {reader.line_num}"
             if len(row) < 3:
                 raise ValueError(f"{where}: {','.join(row)!r} is not user,item,rating, separated by commas")
@@ -56,6 +57,14 @@ def read_ratings(path: str) -> tuple[list[str], list[str], np.ndarray]:
     if not ratings:
         raise ValueError(f"{file} has no ratings; it needs lines of user,item,rating")
     return users, items, np.array(ratings, np.float32)
+
+
+def _readable(reader: Iterable[list[str]], file: Path) -> Iterator[list[str]]:
+    """The rows of `reader`; ValueError with the name of the file where it is no text."""
+    try:
+        yield from reader
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{file} holds what is not UTF-8 text: {error}; convert it first") from None
 
 
 def numbered(names: list[str]) -> tuple[tuple[str, ...], np.ndarray]:

@@ -36,6 +36,13 @@ def _tfds() -> Any:
     return tensorflow_datasets
 
 
+def _parse_error() -> type[Exception]:
+    """What protobuf raises of a damaged dataset_info.json."""
+    from google.protobuf.json_format import ParseError
+
+    return ParseError
+
+
 def _builder(name: str, data_dir: str | None) -> Any:
     """TFDS's builder of a data set that lies on disk in a format with random access."""
     tfds = _tfds()
@@ -49,7 +56,7 @@ def _builder(name: str, data_dir: str | None) -> Any:
             f"TFDS knows no data set {name!r}{hint}, and none of that name lies in {directory}; "
             f"one of its own is prepared by: {_command('NAME', directory)}"
         ) from None
-    except (AssertionError, ValueError) as error:  # an unknown version, an unknown config
+    except (AssertionError, ValueError, _parse_error()) as error:  # an unknown version or config, a damaged description
         raise ValueError(f"cannot open the TFDS data set {name!r}: {error}") from error
     if not builder.is_prepared():
         raise FileNotFoundError(
@@ -102,8 +109,8 @@ def load(name: str, size: int | None, validation: float, data_dir: str | None) -
 
     Raises:
       FileNotFoundError: it is not prepared on disk; the message has the command that does it.
-      ValueError: an unknown version or config, a format without random access, no image or no training split, or images
-        without a fixed shape and no `size`.
+      ValueError: an unknown version or config, a format without random access, no image or no training split, images
+        without a fixed shape and no `size`, or a file that is cut short (the last example of each is read).
       ImportError: TFDS is not installed.
     """
     builder = _builder(name, data_dir)
@@ -143,7 +150,14 @@ def load(name: str, size: int | None, validation: float, data_dir: str | None) -
         spec.check(split, keys)
         batch = {key: np.empty((len(indices), *spec.shapes[key]), spec.dtypes[key]) for key in keys}
         origin, start, _ = parts[split]
-        examples = source(origin, "image" in keys).__getitems__([start + int(index) for index in indices])
+        places = [start + int(index) for index in indices]
+        try:
+            examples = source(origin, "image" in keys).__getitems__(places)
+        except (RuntimeError, OSError, ValueError) as error:
+            raise ValueError(
+                f"cannot read the TFDS data set {name!r} ({builder.data_path}, split {origin!r}): {error}; delete that "
+                f"folder, and prepare it anew: {_command(name, str(builder.data_dir_root))}"
+            ) from error
         for row, example in enumerate(examples):
             if "image" in keys:
                 batch["image"][row] = example[image_key] if size is None else fit(example[image_key], size)
@@ -151,4 +165,7 @@ def load(name: str, size: int | None, validation: float, data_dir: str | None) -
                 batch["label"][row] = example[label_key]
         return batch
 
+    for split, (origin, start, count) in parts.items():
+        last = np.cumsum(builder.info.splits[origin].shard_lengths) - 1 - start  # of each file
+        read(split, last[(0 <= last) & (last < count)], ("image",))
     return Dataset(spec, read)

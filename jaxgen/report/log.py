@@ -7,6 +7,7 @@ infinities, so "nan", "inf" and "-inf" stand as strings, and `read_metrics` turn
 import json
 import math
 import os
+import time
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,26 +15,33 @@ from typing import Any
 
 import numpy as np
 
-from jaxgen.report.atomic import replacing
+from jaxgen.report.atomic import naming, replacing
 
 NON_FINITE = ("nan", "inf", "-inf")
+FLUSH_SECONDS = 20  # between writes of the buffered TensorBoard events to the disk
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The lines of a `metrics.jsonl` as dicts, without a last one that a killed run left torn.
 
     Raises:
-      ValueError: a line before the last one is no JSON object.
+      ValueError: a line before the last one is no JSON object of numbers, a step among them.
     """
     rows = []
     lines = Path(path).read_bytes().splitlines()
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            rows.append({name: float(value) if value in NON_FINITE else value for name, value in row.items()})
-        except (ValueError, AttributeError) as error:
+            row = {name: float(value) if value in NON_FINITE else value for name, value in row.items()}
+            if "step" not in row or not all(isinstance(value, (int, float)) for value in row.values()):
+                raise ValueError("not a step and numbers")
+            rows.append(row)
+        except (ValueError, AttributeError, RecursionError) as error:
             if number < len(lines):
-                raise ValueError(f"{path}, line {number} is no JSON object: {line[:80]!r}") from error
+                raise ValueError(
+                    f"{path}, line {number} is no JSON object with a step and numbers: {line[:80]!r}; "
+                    "put a copy back, or delete the line"
+                ) from error
     return rows
 
 
@@ -88,8 +96,9 @@ class MetricsLog:
         trim(self.path, math.inf if step is None else step, attempt, extra)
         self._file = open(self.path, "ab", buffering=0)
         self._purge_step = None if step is None else step + 1
-        self._writer: Any = None
+        self._events: Any = None
         self._has_tensorboard = True
+        self._flushed = time.monotonic()
 
     def __enter__(self) -> "MetricsLog":
         return self
@@ -100,30 +109,52 @@ class MetricsLog:
     def write(self, step: int, metrics: Mapping[str, Any], attempt: int = 0) -> None:
         """Logs scalars (floats, or arrays with one element) by name."""
         values = {name: float(value) for name, value in metrics.items()}
-        self._file.write(_line({"step": int(step), **({"attempt": int(attempt)} if attempt else {}), **values}))
-        if writer := self._tensorboard():
+        with naming(self.path):
+            self._file.write(_line({"step": int(step), **({"attempt": int(attempt)} if attempt else {}), **values}))
+        if self._tensorboard():
+            from tensorboardX.summary import scalar
+
             for name, value in values.items():
-                writer.add_scalar(name, value, step)
+                self._write_event(step, summary=scalar(name, value))
 
     def write_image(self, step: int, name: str, image: np.ndarray) -> None:
         """Shows a picture, uint8 [H, W, 3], in TensorBoard."""
-        if writer := self._tensorboard():
-            writer.add_image(name, image, step, dataformats="HWC")
+        if self._tensorboard():
+            from tensorboardX.summary import image as picture
+
+            self._write_event(step, summary=picture(name, image, dataformats="HWC"))
 
     def close(self) -> None:
         """Writes out what is buffered."""
         self._file.close()
-        if self._writer is not None:
-            self._writer.close()
+        if self._events is not None:
+            with naming(self.path.parent / "events.out.tfevents"):
+                self._events.close()
 
-    def _tensorboard(self) -> Any:
-        if self._writer is None and self._has_tensorboard:
+    def _write_event(self, step: int, **content: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        with naming(self.path.parent / "events.out.tfevents"):
+            self._events.write_event(Event(wall_time=time.time(), step=step, **content))
+            if time.monotonic() - self._flushed > FLUSH_SECONDS:
+                self._events.flush()
+                self._flushed = time.monotonic()
+
+    def _tensorboard(self) -> bool:
+        """Whether there is an event file to write to; begins it where need be."""
+        if self._events is None and self._has_tensorboard:
             try:
-                from tensorboardX import SummaryWriter
+                # Not SummaryWriter, whose thread dies of a full disk and leaves its callers waiting for ever.
+                from tensorboardX import event_file_writer
             except ImportError:
                 self._has_tensorboard = False
                 text = "tensorboardX is not installed: metrics go to metrics.jsonl alone (pip install tensorboardX)"
                 warnings.warn(text, stacklevel=3)
             else:
-                self._writer = SummaryWriter(str(self.path.parent), purge_step=self._purge_step, flush_secs=20)
-        return self._writer
+                from tensorboardX.proto.event_pb2 import SessionLog
+
+                with naming(self.path.parent / "events.out.tfevents"):
+                    self._events = event_file_writer.EventsWriter(str(self.path.parent / "events"))
+                if self._purge_step is not None:
+                    self._write_event(self._purge_step, session_log=SessionLog(status=SessionLog.START))
+        return self._has_tensorboard

@@ -54,7 +54,7 @@ class Record:
     def write_curves(self) -> None:
         """Draws curves.png of what metrics.jsonl holds, if anything."""
         if self._writing:
-            write_curves(self._workdir / runs.METRICS, self._workdir / "curves.png")
+            write_curves(self._workdir / runs.METRICS, self._workdir / runs.CURVES)
 
     def close(self) -> None:
         """Writes out what is buffered."""

@@ -157,3 +157,36 @@ def test_a_set_prepared_as_tfrecord_says_so(folder, tmp_path):
     info.write_text(json.dumps({**json.loads(info.read_text()), "fileFormat": "tfrecord"}))
     with pytest.raises(ValueError, match="'tiny_pictures' is prepared as tfrecord in .*no random access"):
         load(tmp_path, "tiny_pictures")
+
+
+@pytest.mark.parametrize("harm", ["truncated", "empty", "missing"])
+def test_a_file_that_is_cut_short_is_noticed_when_the_set_is_opened(folder, tmp_path, harm):
+    shutil.copytree(folder / "tiny_pictures", tmp_path / "tiny_pictures")
+    (path,) = tmp_path.rglob("*test.array_record*")
+    if harm == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[: 70_000 if harm == "truncated" else 0])
+    with pytest.raises(
+        ValueError, match=f"cannot read the TFDS data set 'tiny_pictures' .*{tmp_path}.*prepare it anew"
+    ):
+        load(tmp_path, "tiny_pictures")
+
+
+def test_a_flipped_bit_is_noticed_when_it_is_read(folder, tmp_path):
+    shutil.copytree(folder / "tiny_pictures", tmp_path / "tiny_pictures")
+    (path,) = tmp_path.rglob("*train.array_record*")
+    data = bytearray(path.read_bytes())
+    data[3000] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="cannot read the TFDS data set 'tiny_pictures' .*hash mismatch"):
+        everything(load(tmp_path, "tiny_pictures"), "train", ("image",))
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
+def test_a_damaged_description_is_refused(folder, tmp_path, name):
+    shutil.copytree(folder / "tiny_pictures", tmp_path / "tiny_pictures")
+    (path,) = tmp_path.rglob(name)
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(ValueError, match="cannot open the TFDS data set 'tiny_pictures'"):
+        load(tmp_path, "tiny_pictures")

@@ -66,8 +66,20 @@ def test_a_log_opened_on_a_torn_line_appends_whole_lines(tmp_path):
 def test_damage_inside_is_not_passed_over(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1}\nnoise\n{"step": 3}\n')
-    with pytest.raises(ValueError, match="line 2 is no JSON object: b'noise'"):
+    with pytest.raises(ValueError, match="line 2 is no JSON object with a step and numbers: b'noise'"):
         read_metrics(path)
+    for line in (
+        b"[]",
+        b"3",
+        b'{"stfp": 2}',
+        b'{"step": 2, "loss": null}',
+        b'{"step": 2, "loss": "x"}',
+        b"\xff",
+        b"[" * 9999,
+    ):
+        path.write_bytes(b'{"step": 1}\n' + line + b'\n{"step": 3}\n')
+        with pytest.raises(ValueError, match="line 2 is no JSON object with a step and numbers"):
+            read_metrics(path)
 
 
 def test_trim_drops_what_is_computed_again(tmp_path):

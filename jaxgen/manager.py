@@ -1,0 +1,73 @@
+"""Orbax's checkpoint manager, with clear errors from the disk and a thicker skin."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import orbax.checkpoint as ocp
+
+from jaxgen.report.atomic import naming
+
+
+class Manager(ocp.CheckpointManager):
+    """Differs in what it does where the disk fails, and where the metrics of a checkpoint are damaged.
+
+    A full disk is an OSError that names the directory; TensorStore makes a ValueError of it. And Orbax's manager could
+    not even be opened where the metrics of one checkpoint, however old, are damaged.
+    """
+
+    def save(self, *args: Any, **kwargs: Any) -> bool:
+        """As Orbax's; OSError also for the save before, which went on in the background."""
+        with self._disk_errors():
+            return super().save(*args, **kwargs)
+
+    def wait_until_finished(self) -> None:
+        """As Orbax's; OSError for the save in the background."""
+        with self._disk_errors():
+            super().wait_until_finished()
+
+    def read(self, step: int, state: ocp.args.PyTreeRestore) -> tuple[Any, dict[str, Any]]:
+        """The arrays and the plain values of a checkpoint; OSError where the disk fails."""
+        # By the handlers themselves: the manager would wait for all processes, one of which may have met damage.
+        place = self.directory / str(step)
+        with self._disk_errors():
+            arrays = ocp.PyTreeCheckpointHandler().restore(place / "state", args=state)
+            return arrays, ocp.JsonCheckpointHandler().restore(place / "info", args=ocp.args.JsonRestore())
+
+    def arrays(self, step: int) -> Any:
+        """The tree of shapes and dtypes of the saved state."""
+        # Not by `item_metadata`, which reads the metrics as well, and fails where only they are damaged.
+        with self._disk_errors():
+            return ocp.PyTreeCheckpointHandler().metadata(self.directory / str(step) / "state").tree
+
+    def metrics(self, step: int) -> Any:
+        """What the choice of the best goes by; None where there is nothing, or nothing that can be trusted."""
+        checkpoint = self.directory / str(step)
+        try:
+            found = super().metrics(step)
+            again = json.loads((checkpoint / "info" / "metadata").read_text())
+            if found == again.get("metrics", found):  # checkpoints of earlier versions have them once
+                return found
+        except FileNotFoundError:
+            return None
+        except (ValueError, AttributeError):
+            pass
+        warnings.warn(f"the metrics of checkpoint {checkpoint} are damaged: it is not taken for the best", stacklevel=2)
+        return None
+
+    @contextlib.contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            with naming(self.directory):
+                yield
+        except ValueError as error:
+            if not (found := re.search(r"os_error_code='(\d+)'", str(error))):
+                raise
+            number = int(found[1])
+            raise OSError(number, os.strerror(number), str(self.directory)) from error
