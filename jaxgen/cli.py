@@ -1,4 +1,4 @@
-"""The commands: `jaxgen train`, `jaxgen sample`, `jaxgen evaluate`; train.py and sample.py call the same functions."""
+"""The commands: `jaxgen train`, `sample`, `evaluate`, `plan`; train.py and sample.py call the same functions."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from jaxgen import catalog, trainer
 from jaxgen.config import MeshConfig, experiment_to_json, load_config, override
 from jaxgen.data import SOURCES, condition, fill
 from jaxgen.metrics import evaluation, reporting
+from jaxgen.plan_command import plan
 from jaxgen.program import make_sample
 from jaxgen.report.progress import Progress
 from jaxgen.report.samples import check_suffix, default_suffix, named_key, with_text, write_samples
@@ -233,7 +234,12 @@ def evaluate(args: Sequence[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"train": train, "sample": sample, "evaluate": evaluate}
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "train": train,
+    "sample": sample,
+    "evaluate": evaluate,
+    "plan": plan,
+}
 
 
 def run_command(command: Callable[[Sequence[str]], int], args: Sequence[str]) -> int:
