@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import Mesh
 
 from jaxgen.config import closest
+from jaxgen.flops import model_flops
+from jaxgen.method import Method
 
 GB, GIB = 10**9, 2**30
 
@@ -105,3 +108,12 @@ def memory_of(device: jax.Device) -> int | None:
     except (AttributeError, ValueError, OSError):
         return None
     return machine // len(jax.local_devices(backend="cpu"))
+
+
+def least_step_time(method: Method, state: Any, batch: Any, mesh: Mesh) -> float | None:
+    """Seconds that a step takes at the least, its model FLOPs at the peak of all devices; None where that is unknown.
+
+    `state` and `batch` may be shapes. Traces the step, which the CPU's is spared.
+    """
+    peak = peak_flops(mesh.devices.flat[0])
+    return model_flops(method, state, batch).model / (peak * mesh.size) if peak else None

@@ -25,6 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
+from jaxgen.kernels import plain
+from jaxgen.method import Method
+
 ELEMENTWISE = frozenset(
     "abs add add_any acos asin atan atan2 cbrt cos cosh div erf erf_inv erfc exp exp2 expm1 integer_pow lgamma log "
     "log1p logistic max min mul neg pow rsqrt sign sin sinh sqrt square sub tan tanh".split()
@@ -78,6 +81,12 @@ def count(program: Any, *args: Any) -> Flops:
     if not isinstance(program, (Jaxpr, ClosedJaxpr)):
         program = jax.make_jaxpr(program)(*args)
     return _count(program, False)
+
+
+def model_flops(method: Method, state: Any, batch: Any) -> Flops:
+    """FLOPs of the method's step with plain kernels, whatever the device at hand; `state` and `batch` may be shapes."""
+    with plain():
+        return count(method.step, state, batch, jax.random.key(0))
 
 
 def _count(jaxpr: Any, again: bool) -> Flops:

@@ -22,7 +22,7 @@ from jaxgen import catalog
 from jaxgen.config import Experiment
 from jaxgen.data import Images, Spec
 from jaxgen.devices import ACCELERATORS, Accelerator, memory_of, named, peak_flops, usable_memory
-from jaxgen.flops import Flops, count
+from jaxgen.flops import Flops, model_flops
 from jaxgen.kernels import plain
 from jaxgen.method import Method
 from jaxgen.program import abstract_state, compile_step, keys_of
@@ -201,12 +201,6 @@ def _device(device: jax.Device, accelerator: Accelerator | None, stand_in: bool)
     if stand_in:
         return {"device": None, "has": None, "peak_flops": None}
     return {"device": device.device_kind, "has": memory_of(device), "peak_flops": peak_flops(device)}
-
-
-def model_flops(method: Method, state: Any, batch: Any) -> Flops:
-    """FLOPs of the method's step with plain kernels, whatever the device at hand; `state` and `batch` may be shapes."""
-    with plain():
-        return count(method.step, state, batch, jax.random.key(0))
 
 
 def sizes(state: Any) -> dict[str, Size]:

@@ -23,6 +23,7 @@ from jaxgen.checkpoint import Checkpoints, Restored
 from jaxgen.config import Experiment
 from jaxgen.data.dataset import Dataset, batch_at
 from jaxgen.data.prefetch import Prefetch
+from jaxgen.devices import least_step_time
 from jaxgen.method import Method
 from jaxgen.program import abstract_state, compile_step, keys_of, make_evaluate, make_sample, shardings_of
 from jaxgen.report.progress import Progress
@@ -113,6 +114,7 @@ class _Loop:
         sharding = NamedSharding(self.mesh, BATCH)
         batch = self.data.spec.batch(cfg.batch_size, self.method.reads)
         batch = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding) for name, x in batch.items()}
+        self.progress.least_step_time = least_step_time(self.method, self.abstract, batch, self.mesh)
         self.compiled, self.none_bad = compile_step(self.method, self.abstract, batch, self.keys.step, self.mesh)
         self.bad = self.none_bad
         if self.main:  # not before all that may fail at the start
@@ -127,6 +129,7 @@ class _Loop:
 
     def loop(self, caught: list[int]) -> Outcome:
         prefetch, started = Prefetch(self.fetch, self.data_step), deque[Any]()
+        self.progress.begin(self.step)
         try:
             while self.step < self.cfg.steps:
                 begin = time.perf_counter()
@@ -142,6 +145,7 @@ class _Loop:
                 if verdict and verdict.action == "rollback" and not self.no_way_back():
                     prefetch.close()
                     self.rollback(verdict)
+                    self.progress.begin(self.step)
                     prefetch, started = Prefetch(self.fetch, self.data_step), deque[Any]()
                 elif verdict:
                     return self.stop(verdict)
@@ -182,17 +186,25 @@ class _Loop:
             metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
             values = {name: metrics[name] for name in sorted(metrics, key=lambda name: (name != "loss", name))}
             self.progress.show(values)
-            if verdict := self.report(step, values, jax.device_get(bad), self.cfg.log_every):
+            timing = self.progress.timing(step)
+            if verdict := self.report(step, values, jax.device_get(bad), self.cfg.log_every, timing):
                 return verdict
         return self.watch.nonfinite(jax.device_get(self.bad)) if until == self.step else None
 
-    def report(self, step: int, values: dict[str, float], bad: Mapping[str, int], every: int) -> Verdict | None:
+    def report(
+        self,
+        step: int,
+        values: dict[str, float],
+        bad: Mapping[str, int],
+        every: int,
+        timing: Mapping[str, float] | None = None,
+    ) -> Verdict | None:
         """Logs a line, which is due at the multiples of `every`, and judges it; not by the rules where it is not due.
 
         The line of a last step that is not due is dropped when the run goes on: it must leave no trace in the rules.
         """
         due = step % every == 0
-        self.record.write(step, values, self.attempt, due)
+        self.record.write(step, values, self.attempt, due, timing)
         return self.watch.nonfinite(bad) or (self.watch.rules(step, values) if due else None)
 
     def milestones(self, stopping: bool) -> Verdict | None:
