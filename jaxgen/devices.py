@@ -58,7 +58,7 @@ ACCELERATORS = (
     Accelerator("B200", r"\bB200\b", 2250e12, 180 * GB),
 )
 # Other names for --device-kind.
-ALIASES = {"A100": "A100-80GB", "Trillium": "v6e"}
+ALIASES = {"a100": "a100-80gb", "trillium": "v6e"}
 
 
 def of_kind(kind: str) -> Accelerator | None:
@@ -75,9 +75,8 @@ def named(name: str) -> Accelerator:
       ValueError: no such kind; names the closest one.
     """
     names = {a.name.lower(): a for a in ACCELERATORS}
-    names |= {alias.lower(): names[full.lower()] for alias, full in ALIASES.items()}
     key = name.lower().removeprefix("tpu").removeprefix("nvidia").strip(" -_")
-    if found := names.get(key) or of_kind(name):
+    if found := names.get(ALIASES.get(key, key)) or of_kind(name):
         return found
     near = closest(key, names)
     hint = near if "did you mean" in near else f"; there are: {', '.join(a.name for a in ACCELERATORS)}"

@@ -68,8 +68,13 @@ class Flops(NamedTuple):
 
     def plus(self, more: Flops, times: int = 1) -> Flops:
         """This and `more`, the latter so many times."""
-        numbers = (a + times * b for a, b in zip(self[:4], more[:4], strict=True))
-        return Flops(*numbers, self.notes | more.notes)
+        return Flops(
+            self.dot + times * more.dot,
+            self.conv + times * more.conv,
+            self.again + times * more.again,
+            self.other + times * more.other,
+            self.notes | more.notes,
+        )
 
 
 def count(program: Any, *args: Any) -> Flops:

@@ -15,7 +15,7 @@ _plain = jax.make_user_context(False)
 
 
 def plain() -> contextlib.AbstractContextManager[None]:
-    """`with plain():` networks are traced with plain kernels, whatever the device at hand."""
+    """A context in which networks are traced with plain kernels, whatever the device at hand."""
     return _plain(True)
 
 

@@ -21,7 +21,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxgen import catalog
 from jaxgen.config import Experiment
 from jaxgen.data import Images, Spec
-from jaxgen.devices import ACCELERATORS, Accelerator, memory_of, named, peak_flops, usable_memory
+from jaxgen.devices import Accelerator, memory_of, named, peak_flops, usable_memory
 from jaxgen.flops import Flops, model_flops
 from jaxgen.kernels import plain
 from jaxgen.method import Method
@@ -68,7 +68,7 @@ class Plan(NamedTuple):
       examples: a step's.
       tokens: in an example; 0 where the data are none.
       steps: of the run.
-      count: training examples; None where the data are not here to be counted.
+      train_examples: how many there are; None where the data are not here to be counted.
       advice: options that would save memory, where it does not fit.
     """
 
@@ -82,7 +82,7 @@ class Plan(NamedTuple):
     examples: int
     tokens: int
     steps: int
-    count: int | None
+    train_examples: int | None
     advice: tuple[str, ...]
 
     @property
@@ -92,7 +92,7 @@ class Plan(NamedTuple):
 
     @property
     def parameters(self) -> int:
-        """Numbers in `params`, or in all that is no optimizer's state, average or counter where there is no `params`."""
+        """Numbers in `params`; where there is none, in all that is no optimizer's state, average or counter."""
         if "params" in self.state:
             return self.state["params"].numbers
         return sum(size.numbers for name, size in self.state.items() if not re.search(r"opt|ema|count", name))
@@ -189,7 +189,7 @@ def plan(
         examples=batch_size,
         tokens=math.prod(spec.shape("tokens")) if "tokens" in method.reads else 0,
         steps=config.train.steps,
-        count=spec.counts.get("train"),
+        train_examples=spec.counts.get("train"),
         advice=(),
     )
     return drawn._replace(advice=advice(config, drawn, method, spec, mesh)) if drawn.fits is False else drawn
@@ -239,6 +239,8 @@ def advice(config: Experiment, drawn: Plan, method: Method, spec: Spec, mesh: Me
             found.append(f"--{option.replace('_', '-')} computes activations again instead of keeping them")
         if name == "accumulate":
             found.append(f"--{option} {2 * value} takes a batch in parts, each with its own activations")
+    if config.train.batch_size % (2 * mesh.shape["data"] * mesh.shape["fsdp"]) == 0:
+        found.append(f"{2 * mesh.size} devices (--devices {2 * mesh.size}) halve a device's share of the batch")
     if config.train.batch_size > 1:
         found.append(f"--train.batch-size {config.train.batch_size // 2} halves the activations (it is another run)")
     return tuple(found)
@@ -251,11 +253,6 @@ def _options(config: Any, path: str) -> Iterator[tuple[str, Any]]:
             yield from _options(getattr(config, field.name), f"{path}.{field.name}")
     else:
         yield path, config
-
-
-def holders(memory: Memory) -> list[str]:
-    """The names of the accelerators that hold a step of this size."""
-    return [a.name for a in ACCELERATORS if memory.peak <= MARGIN * usable_memory(a)]
 
 
 def readable(num: float, unit: str = "B") -> str:

@@ -7,10 +7,9 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax
-
 from jaxgen.config import load_config, override
-from jaxgen.plan import Plan, holders, readable
+from jaxgen.devices import ACCELERATORS, usable_memory
+from jaxgen.plan import MARGIN, Memory, Plan, readable
 from jaxgen.plan import plan as make_plan
 from jaxgen.trained import use_cores
 
@@ -85,7 +84,11 @@ def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "", f"note: {note}"
     seen = plan.steps * plan.examples
     tokens = f", {seen * plan.tokens:,} tokens" if plan.tokens else ""
-    epochs = f"{seen / plan.count:,.4g} epochs" if plan.count else "epochs unknown: the data are not on disk"
+    epochs = (
+        f"{seen / plan.train_examples:,.4g} epochs"
+        if plan.train_examples
+        else "epochs unknown: the data are not on disk"
+    )
     total_flops = readable(plan.steps * flops.model, "FLOP")
     yield "in total", f"{plan.steps:,} steps, {seen:,} examples{tokens}, {epochs}, {total_flops}"
     yield "memory a device", _memory(plan)
@@ -96,6 +99,11 @@ def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "time in total", f"{_time(plan.steps * bound)} at the least; {_time(plan.steps * usual)} at {USUAL:.0%}"
     for i, hint in enumerate(plan.advice):
         yield "" if i else "to save memory", hint
+
+
+def _holders(memory: Memory) -> list[str]:
+    """The names of the accelerators that hold a step of this size."""
+    return [a.name for a in ACCELERATORS if memory.peak <= MARGIN * usable_memory(a)]
 
 
 def _memory(plan: Plan) -> str:
@@ -111,12 +119,13 @@ def _memory(plan: Plan) -> str:
 
 def _device(plan: Plan) -> str:
     if plan.device is None:
-        fitting = f"; one that would do: {', '.join(holders(plan.memory)) or 'none'}" if plan.memory else ""
+        fitting = f"; one that would do: {', '.join(_holders(plan.memory)) or 'none'}" if plan.memory else ""
         return f"not named (--device-kind){fitting}"
     has = f"{readable(plan.has)} for JAX" if plan.has else "memory unknown"
     peak = f"{readable(plan.peak_flops, 'FLOP/s')}" if plan.peak_flops else "peak unknown"
     verdict = {None: "whether it fits is unknown", False: "does not fit", True: "fits"}[plan.fits]
-    share = f" ({plan.memory.peak / plan.has:.0%} of it)" if plan.memory and plan.has else ""
+    left = "" if plan.fits else f"; {1 - MARGIN:.0%} is to be left"
+    share = f" ({plan.memory.peak / plan.has:.0%} of the memory{left})" if plan.memory and plan.has else ""
     return f"{plan.device}, {has}, {peak}: {verdict}{share}"
 
 

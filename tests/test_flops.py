@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import jax
@@ -44,9 +45,7 @@ def brute_force(x, kernel, strides, pads, lhs_dilation, rhs_dilation, groups, ba
     total = 0
     spread = [(n - 1) * d + 1 for n, d in zip(sizes, lhs_dilation, strict=True)]
     reach = [(k - 1) * d + 1 for k, d in zip(taps, rhs_dilation, strict=True)]
-    out = [
-        (n + lo + hi - r) // s + 1 for n, (lo, hi), r, s in zip(spread, pads, reach, strides, strict=True)
-    ]
+    out = [(n + lo + hi - r) // s + 1 for n, (lo, hi), r, s in zip(spread, pads, reach, strides, strict=True)]
     for o in itertools.product(*map(range, out)):
         for t in itertools.product(*map(range, taps)):
             at = [i * s + k * d - lo for i, s, k, d, (lo, _) in zip(o, strides, t, rhs_dilation, pads, strict=True)]
@@ -128,8 +127,8 @@ def test_what_a_checkpoint_computes_again_is_known_apart():
     forward = count(lambda k, x: stacked_loss(k, x, False), *args)
     for scanned in (True, False):
         once, twice = (
-            count(jax.grad(lambda k, x, again=again: stacked_loss(k, x, scanned, again), (0, 1)), *args)
-            for again in (False, True)
+            count(jax.grad(functools.partial(stacked_loss, scanned=scanned, remat=remat), (0, 1)), *args)
+            for remat in (False, True)
         )
         assert once.again == 0 and once.model == 3 * forward.model
         assert twice.again == forward.model and twice.model == once.model  # tanh's gradient needs all of the layer
@@ -177,7 +176,9 @@ def test_calls_and_shards_are_looked_into():
     cost = 2 * 8 * 6 * 6
     assert count(jax.jit(jax.vmap(product)), *shapes((3, 8, 6), (3, 6, 6))).dot == 3 * cost
     assert count(jax.grad(lambda x, w: product(x, w).sum(), (0, 1)), x, w).dot == 3 * cost
-    split = jax.shard_map(lambda x, w: x @ w, mesh=mesh, in_specs=(P(("data", "fsdp")), P()), out_specs=P(("data", "fsdp")))
+    split = jax.shard_map(
+        lambda x, w: x @ w, mesh=mesh, in_specs=(P(("data", "fsdp")), P()), out_specs=P(("data", "fsdp"))
+    )
     assert count(split, x, w).dot == cost
 
 

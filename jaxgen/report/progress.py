@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Progress:
-    """`with Progress(total, start=step) as progress:` shows steps, loss, speed, data wait, utilisation and the time left.
+    """`with Progress(total, start=step) as progress:` shows steps, loss, speed, data wait and what is left.
 
     Speed and data wait are means over a window of recent steps, which opens when the first step has ended: compiling it
     counts in neither, nor does what happens inside `pause`. A step costs one look at the clock; the display changes
