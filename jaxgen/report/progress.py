@@ -74,19 +74,21 @@ class Progress:
     def begin(self, step: int) -> None:
         """Says that the run stands at `step` and goes on from now: the first interval of `timing` starts here."""
         self._mark, self._mark_wait = (self._clock() - self._paused, step), 0.0
+        self._timing: dict[str, float] = {}
 
     def timing(self, step: int) -> dict[str, float]:
-        """The timing of the log line at `step`, whose metrics have just come in; see `jaxgen.report.log.TIMING`.
+        """The timing of a log line, see `jaxgen.report.log.TIMING`, when the devices have done `step` steps.
 
-        Means over the steps since the line before it, or since `begin`.
+        Means over the steps since the line before it, or since `begin`; where there are none, those of that line.
         """
         (began, first), now = self._mark, self._clock() - self._paused
-        num, wait = step - first, self._mark_wait
-        if not self._enabled or num < 1 or now <= began:
-            return {}
-        self._mark, self._mark_wait = (now, step), 0.0
-        found = {"step_time": (now - began) / num, "data_wait": wait / num}
-        return found | ({"mfu": self.least_step_time / found["step_time"]} if self.least_step_time else {})
+        num = step - first
+        if self._enabled and num > 0 and now > began:
+            self._timing = {"step_time": (now - began) / num, "data_wait": self._mark_wait / num}
+            if self.least_step_time:
+                self._timing["mfu"] = self.least_step_time / self._timing["step_time"]
+            self._mark, self._mark_wait = (now, step), 0.0
+        return self._timing
 
     def update(self, step: int, data_wait_s: float = 0.0) -> None:
         """Says that `step` steps are done, the last of which waited `data_wait_s` seconds for its batch."""
