@@ -158,33 +158,32 @@ def _convolution(eqn: Any) -> int:
 
 
 def _trips(eqn: Any) -> int | None:
-    """How often the body of `while i < stop: …; i += step` runs, where the three numbers are constants; else None."""
+    """How often the body of `while i < stop: …; i += step` runs, where the three are constant integers; else None."""
+    cond, body = eqn.params["cond_jaxpr"].jaxpr, eqn.params["body_jaxpr"].jaxpr
     num_cond, num_body = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
-    cond, body = eqn.params["cond_jaxpr"], eqn.params["body_jaxpr"]
-    first = eqn.invars[num_cond + num_body :]
-    if [e.primitive.name for e in cond.jaxpr.eqns] != ["lt"]:
+    if [e.primitive.name for e in cond.eqns] != ["lt"]:
         return None
-    carried = body.jaxpr.invars[num_body:]
-
-    def number(var: Any) -> int | None:
-        return int(var.val) if isinstance(var, Literal) else None
-
-    def start(var: Any) -> tuple[int | None, int | None]:
-        """A number that the condition compares, before the loop, and its place among what is carried (or None)."""
-        if isinstance(var, Literal):
-            return number(var), None
-        place = cond.jaxpr.invars.index(var)
-        return number(eqn.invars[place] if place < num_cond else first[place - num_cond]), (
-            place - num_cond if place >= num_cond else None
-        )
-
-    (begin, index), (stop, limit) = map(start, cond.jaxpr.eqns[0].invars)
-    if begin is None or stop is None or index is None:
+    # The condition's variables, as they are before the loop; those that the loop carries, before and after a round.
+    before = dict(zip(cond.invars, eqn.invars[:num_cond] + eqn.invars[num_cond + num_body :], strict=True))
+    rounds = dict(
+        zip(cond.invars[num_cond:], zip(body.invars[num_body:], body.outvars, strict=True), strict=True),
+    )
+    i, stop = cond.eqns[0].invars
+    if isinstance(i, Literal) or i not in rounds:
         return None
-    if limit is not None and body.jaxpr.outvars[limit] is not carried[limit]:
+    if not isinstance(stop, Literal):
+        if stop in rounds and rounds[stop][0] is not rounds[stop][1]:
+            return None
+        stop = before.get(stop)
+    steps = [e for e in body.eqns if e.primitive.name == "add" and e.outvars[0] is rounds[i][1]]
+    if len(steps) != 1 or steps[0].invars[0] is not rounds[i][0]:
         return None
-    for e in body.jaxpr.eqns:
-        if e.primitive.name == "add" and e.outvars[0] is body.jaxpr.outvars[index] and e.invars[0] is carried[index]:
-            step = number(e.invars[1])
-            return max(0, -(-(stop - begin) // step)) if step else None
-    return None
+    begin, end, step = map(_integer, (before[i], stop, steps[0].invars[1]))
+    if begin is None or end is None or step is None or step < 1:
+        return None
+    return max(0, -(-(end - begin) // step))
+
+
+def _integer(var: Any) -> int | None:
+    number = var.val if isinstance(var, Literal) else None
+    return int(number) if jnp.issubdtype(np.asarray(number).dtype, jnp.integer) else None

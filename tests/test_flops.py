@@ -158,6 +158,8 @@ def test_branches_count_as_the_costliest_and_loops_by_their_constants():
     for start, stop, step, rounds in [(0, 7, 1, 7), (2, 7, 2, 3), (7, 7, 1, 0)]:
         flops = count(lambda x, s=start, e=stop, by=step: loop(s, e, by, x), x)
         assert flops.dot == rounds * cost and not flops.notes
+    halves = count(lambda x: lax.while_loop(lambda c: c[0] < 2.5, lambda c: (c[0] + 0.5, c[1] @ x), (0.0, x))[1], x)
+    assert halves.dot == cost and "unknown length" in str(halves.notes)
     bounds = count(lambda x, n: lax.fori_loop(0, n, lambda i, x: x @ x, x), x, jax.ShapeDtypeStruct((), jnp.int32))
     assert bounds.dot == cost and "unknown length" in str(bounds.notes)
     assert count(lambda x: lax.fori_loop(0, 5, lambda i, x: x @ x, x), x).dot == 5 * cost
