@@ -185,5 +185,6 @@ def _trips(eqn: Any) -> int | None:
 
 
 def _integer(var: Any) -> int | None:
-    number = var.val if isinstance(var, Literal) else None
-    return int(number) if jnp.issubdtype(np.asarray(number).dtype, jnp.integer) else None
+    if not isinstance(var, Literal):
+        return None
+    return int(var.val) if jnp.issubdtype(np.asarray(var.val).dtype, jnp.integer) else None
