@@ -1,4 +1,4 @@
-"""The commands: `jaxgen train`, `jaxgen sample`, `jaxgen evaluate`; train.py and sample.py call the same functions."""
+"""The commands: `jaxgen train`, `sample`, `evaluate`, `plan`; train.py and sample.py call the same functions."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from jaxgen.config import Experiment, MeshConfig, experiment_to_json, load_confi
 from jaxgen.data import SOURCES, Dataset, condition, fill
 from jaxgen.method import Method
 from jaxgen.metrics import evaluation, reporting
+from jaxgen.plan_command import plan
 from jaxgen.program import make_sample
 from jaxgen.report.progress import Progress
 from jaxgen.report.samples import check_suffix, default_suffix, named_key, with_text, write_samples
@@ -256,7 +257,12 @@ DISK = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _SPACE)
 DISK |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _RIGHTS)
 DISK |= dict.fromkeys((errno.ENOTDIR, errno.EEXIST, errno.EISDIR), "another file is in the way: choose another place")
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"train": train, "sample": sample, "evaluate": evaluate}
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "train": train,
+    "sample": sample,
+    "evaluate": evaluate,
+    "plan": plan,
+}
 
 
 def run_command(command: Callable[[Sequence[str]], int], args: Sequence[str]) -> int:

@@ -13,13 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from jaxgen.report.log import TIMING
+
 
 @dataclass(frozen=True)
 class Rule:
     """Acts when a logged metric leaves its bounds, headless: `Rule("loss", above=10.0, action="rollback")`."""
 
     metric: str
-    """Name of the metric as it stands in metrics.jsonl; a name that is not logged never fires."""
+    """Name of the metric as it stands in metrics.jsonl, no timing; a name that is not logged never fires."""
     above: float | None = None
     """Fires when the metric is above this."""
     below: float | None = None
@@ -78,6 +80,9 @@ class TrainConfig:
         for name in ("sample_every", "eval_every", "max_rollbacks"):
             if getattr(self, name) < 0:
                 raise ValueError(f"train.{name} must be 0 (off) or more, not {getattr(self, name)}")
+        for metric in (self.best_metric, *(rule.metric for rule in self.rules)):
+            if metric in TIMING:
+                raise ValueError(f"{metric} differs from run to run: neither train.best_metric nor a rule may go by it")
         if self.seed < 0:
             raise ValueError(f"train.seed must be 0 or more, not {self.seed}")
 

@@ -23,6 +23,7 @@ from jaxgen.checkpoint import Checkpoints, Restored
 from jaxgen.config import Experiment
 from jaxgen.data.dataset import Dataset, batch_at
 from jaxgen.data.prefetch import Prefetch
+from jaxgen.devices import least_step_time
 from jaxgen.method import Method
 from jaxgen.program import abstract_state, compile_step, keys_of, make_evaluate, make_sample, shardings_of
 from jaxgen.report.progress import Progress
@@ -91,6 +92,7 @@ class _Loop:
         self.step = self.data_step = self.attempt = 0
         self.record = Record(workdir, self.main)
         self.pending: deque[tuple[int, Any, Any]] = deque()  # log lines whose numbers may still be on the devices
+        self.started: deque[Any] = deque()  # the metrics of the newest steps, which may still be running
 
     def run(self, document: dict[str, Any], stack: contextlib.ExitStack) -> Outcome:
         cfg = self.cfg
@@ -116,6 +118,8 @@ class _Loop:
         batch = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding) for name, x in batch.items()}
         self.compiled, self.none_bad = compile_step(self.method, self.abstract, batch, self.keys.step, self.mesh)
         self.bad = self.none_bad
+        shapes = self.data.spec.batch(cfg.batch_size, self.method.reads)
+        self.progress.least_step_time = least_step_time(self.method, self.abstract, shapes, self.mesh)
         if self.main:  # not before all that may fail at the start
             if fresh:
                 runs.copy_sources(self.workdir, self.config.init_from)
@@ -133,23 +137,25 @@ class _Loop:
             stack.enter_context(runs.locked(self.workdir))
 
     def loop(self) -> Outcome:
-        prefetch, started = Prefetch(self.fetch, self.data_step), deque[Any]()
+        prefetch = Prefetch(self.fetch, self.data_step)
+        self.progress.begin(self.step)
         try:
             while self.step < self.cfg.steps:
                 begin = time.perf_counter()
                 batch = prefetch.get()
                 waited = time.perf_counter() - begin
-                metrics = self.advance(batch)
-                started.append(metrics)
-                if len(started) > AHEAD:
-                    jax.block_until_ready(started.popleft())
+                self.started.append(self.advance(batch))
+                if len(self.started) > AHEAD:
+                    jax.block_until_ready(self.started.popleft())
                 self.progress.update(self.step, waited)
                 stopping = self.signals(self.step)  # asked once: a signal from here on is the next step's
                 verdict = self.settle(self.step - AHEAD) or self.milestones(stopping)
                 if verdict and verdict.action == "rollback" and not self.no_way_back():
                     prefetch.close()
                     self.rollback(verdict)
-                    prefetch, started = Prefetch(self.fetch, self.data_step), deque[Any]()
+                    self.progress.begin(self.step)
+                    self.started.clear()
+                    prefetch = Prefetch(self.fetch, self.data_step)
                 elif verdict:
                     return self.stop(verdict)
                 elif stopping and self.step < self.cfg.steps:
@@ -189,11 +195,18 @@ class _Loop:
             metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
             values = {name: metrics[name] for name in sorted(metrics, key=lambda name: (name != "loss", name))}
             self.progress.show(values)
-            if verdict := self.report(step, values, jax.device_get(bad), self.cfg.log_every):
+            timing = self.progress.timing(self.step - self.num_running())
+            if verdict := self.report(step, values, jax.device_get(bad), self.cfg.log_every, timing):
                 return verdict
         return self.watch.nonfinite(jax.device_get(self.bad)) if until == self.step else None
 
-    def report(self, step: int, values: dict[str, float], bad: Mapping[str, int], every: int) -> Verdict | None:
+    def num_running(self) -> int:
+        """How many of the steps that were started have not ended."""
+        return sum(not all(x.is_ready() for x in jax.tree.leaves(metrics)) for metrics in self.started)
+
+    def report(
+        self, step: int, values: dict[str, float], bad: Mapping[str, int], every: int, timing: Any = None
+    ) -> Verdict | None:
         """Logs a line, which is due at the multiples of `every`, and judges it; not by the rules where it is not due.
 
         The line of a last step that is not due is dropped when the run goes on: it must leave no trace in the rules.
@@ -201,7 +214,7 @@ class _Loop:
         due = step % every == 0
         if self.cfg.rules:
             values = distributed.first(values)  # no two processes may judge by figures that each has measured
-        self.record.write(step, values, self.attempt, due)
+        self.record.write(step, values, self.attempt, due, timing)
         return self.watch.nonfinite(bad) or (self.watch.rules(step, values) if due else None)
 
     def milestones(self, stopping: bool) -> Verdict | None:

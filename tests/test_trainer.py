@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -448,7 +449,7 @@ def test_a_signal_at_an_evaluation_leaves_the_same_best(tmp_path, monkeypatch):
     train_method(method, KMEANS, tmp_path / "run", **options)
     train_method(method, KMEANS, tmp_path / "straight", **options)
     assert steps_and_best(tmp_path / "run") == steps_and_best(tmp_path / "straight") == ([4, 12, 16], 4)
-    run, straight = ((tmp_path / name / "metrics.jsonl").read_bytes() for name in ("run", "straight"))
+    run, straight = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("run", "straight"))
     assert run == straight
 
 
@@ -521,6 +522,41 @@ def test_the_host_waits_for_old_steps_only(tmp_path, monkeypatch):
     assert sum(num > 0 for num in running) >= 8, f"of the steps before each, so many were still running: {running}"
 
 
+def test_lines_carry_the_time_of_a_step_and_of_waiting_for_data(tmp_path, monkeypatch):
+    """Reading a batch takes 100 ms; the hour that an evaluation lasts by the clock is not among them."""
+    real, least, hours = trainer.batch_at, 0.01, []
+
+    def slow(*args, **kwargs):
+        time.sleep(0.1)
+        return real(*args, **kwargs)
+
+    def evaluate(*args):
+        return lambda state, split: hours.append(3600) or {"loss": 1.0}
+
+    clock = lambda: time.perf_counter() + sum(hours)
+    monkeypatch.setattr(trainer, "Progress", functools.partial(trainer.Progress, clock=clock))
+    monkeypatch.setattr(trainer, "batch_at", slow)
+    monkeypatch.setattr(trainer, "make_evaluate", evaluate)
+    method = counter(lambda count, key: {"loss": count}, evaluate=lambda count: count)
+    options = {**QUIET, "log_every": 4, "eval_every": 4, "steps": 12}
+    train_method(method, KMEANS, tmp_path / "cpu", **options)
+    lines = [line for line in read_metrics(tmp_path / "cpu" / "metrics.jsonl", timing=True) if "loss" in line]
+    assert [list(line) for line in lines] == [["step", "loss", "step_time", "data_wait"]] * 3  # a CPU has no known peak
+    assert lines[0]["data_wait"] > 0.005  # the first of these six steps or fewer waited for its batch
+    assert all(0 < line["data_wait"] <= line["step_time"] < 100 for line in lines)
+    monkeypatch.setattr(trainer, "least_step_time", lambda *args: least)
+    train_method(method, KMEANS, tmp_path / "known", **options)
+    lines = [line for line in read_metrics(tmp_path / "known" / "metrics.jsonl", timing=True) if "loss" in line]
+    assert [line["mfu"] for line in lines] == [pytest.approx(least / line["step_time"]) for line in lines]
+    assert read_metrics(tmp_path / "known" / "metrics.jsonl") == read_metrics(tmp_path / "cpu" / "metrics.jsonl")
+
+
+def test_timing_is_nothing_to_judge_a_run_by():
+    for options in ({"rules": (Rule("step_time", above=1.0),)}, {"best_metric": "mfu"}):
+        with pytest.raises(ValueError, match="differs from run to run"):
+            harness.with_train(KMEANS, **options)
+
+
 def test_a_rules_patience_survives_a_restart(tmp_path):
     """Two lines out of bounds before the stop, one after it: the third in a row fires."""
     rules = (Rule("loss", above=2.5, patience=3),)
@@ -541,7 +577,7 @@ def test_an_end_between_the_intervals_leaves_no_trace(tmp_path):
     assert [line["step"] for line in read_metrics(halves)] == [2, 4, 4, 5, 5]
     harness.train(KMEANS, tmp_path / "halves", steps=9, sample_every=0)
     harness.train(KMEANS, tmp_path / "straight", steps=9, sample_every=0)
-    assert halves.read_bytes() == straight.read_bytes()
+    assert read_metrics(halves) == read_metrics(straight)
     assert [line["step"] for line in read_metrics(halves)] == [2, 4, 4, 6, 8, 8, 9, 9]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxgen.data import bundled
-from jaxgen.data.dataset import Batch, Dataset, unknown
+from jaxgen.data.dataset import Batch, Dataset, Spec, unknown
 
 IMAGE_KEYS = ("image", "source", "target")
 
@@ -55,6 +55,18 @@ class Images:
         else:
             data = self._bundled()
         return data._replace(augment=flip) if self.flip else data
+
+    def spec(self) -> Spec:
+        """`load().spec`; of a TFDS data set that is not on disk, all but the numbers of examples.
+
+        Raises: see `load`; a data set that TFDS knows need not be on disk.
+        """
+        kind, _, rest = self.name.partition(":")
+        if kind != "tfds" or not rest or (self.size or 1) < 1:  # the last of these is for `load` to refuse
+            return self.load().spec
+        from jaxgen.data import tfds
+
+        return tfds.spec_of(rest, self.size, self.validation, self.data_dir)
 
     def _bundled(self) -> Dataset:
         if self.name not in bundled.KEYS:

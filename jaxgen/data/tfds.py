@@ -43,12 +43,15 @@ def _parse_error() -> type[Exception]:
     return ParseError
 
 
+def _directory(data_dir: str | None) -> str:
+    return str(Path(data_dir or _tfds().core.constants.DATA_DIR).expanduser())
+
+
 def _builder(name: str, data_dir: str | None) -> Any:
-    """TFDS's builder of a data set that lies on disk in a format with random access."""
-    tfds = _tfds()
-    directory = str(Path(data_dir or tfds.core.constants.DATA_DIR).expanduser())
+    """TFDS's builder of a data set, on disk or not."""
+    tfds, directory = _tfds(), _directory(data_dir)
     try:
-        builder = tfds.builder(name, data_dir=directory)
+        return tfds.builder(name, data_dir=directory)
     except tfds.core.DatasetNotFoundError:
         hint = closest(repr(name), map(repr, tfds.list_builders(with_community_datasets=False)))
         hint = hint if "did you mean" in hint else ""  # rather than the hundreds of names that there are
@@ -58,6 +61,11 @@ def _builder(name: str, data_dir: str | None) -> Any:
         ) from None
     except (AssertionError, ValueError, _parse_error()) as error:  # an unknown version or config, a damaged description
         raise ValueError(f"cannot open the TFDS data set {name!r}: {error}") from error
+
+
+def _on_disk(name: str, data_dir: str | None) -> Any:
+    """TFDS's builder of a data set that lies on disk in a format with random access."""
+    builder, directory = _builder(name, data_dir), _directory(data_dir)
     if not builder.is_prepared():
         raise FileNotFoundError(
             f"the TFDS data set {name!r} is not in {directory} (looked for {builder.data_path}); prepare it once, "
@@ -95,6 +103,42 @@ def _label_key(features: Any) -> str | None:
     return "label" if "label" in keys else keys[0] if len(keys) == 1 else None
 
 
+def _describe(
+    name: str, builder: Any, size: int | None, validation: float
+) -> tuple[Spec, dict[str, tuple[str, int, int]]]:
+    """The spec, and split → where it comes from: TFDS's split, the first example, the number of examples."""
+    features, own = builder.info.features, {split: info.num_examples for split, info in builder.info.splits.items()}
+    image_key, label_key = _image_key(name, features), _label_key(features)
+    height, width, channels = features[image_key].shape
+    if size is None and None in (height, width):
+        raise ValueError(f"images of the TFDS data set {name!r} differ in size: pass --data.size to bring them to one")
+    shape = (size or height, size or width, channels or 3)
+    parts = {split: (split, 0, own[split]) for split in SPLITS if own.get(split)}
+    if "train" in parts and "validation" not in parts:
+        num = num_held_out(own["train"], validation)
+        parts["train"] = ("train", 0, own["train"] - num)
+        if num:
+            parts["validation"] = ("train", own["train"] - num, num)
+    spec = Spec(
+        shapes={"image": shape, "label": ()} if label_key else {"image": shape},
+        dtypes={"image": "uint8", "label": "int32"} if label_key else {"image": "uint8"},
+        counts={split: parts[split][2] for split in SPLITS if split in parts},
+        names={"label": tuple(features[label_key].names)} if label_key else {},
+        sizes={"label": (features[label_key].num_classes,)} if label_key else {},
+    )
+    return spec, parts
+
+
+def spec_of(name: str, size: int | None, validation: float, data_dir: str | None) -> Spec:
+    """`load(…).spec`, and of a set that is not on disk what its code says of it: all but the numbers of examples.
+
+    Raises:
+      FileNotFoundError: TFDS knows no such set.
+      ValueError, ImportError: see `load`.
+    """
+    return _describe(name, _builder(name, data_dir), size, validation)[0]
+
+
 def load(name: str, size: int | None, validation: float, data_dir: str | None) -> Dataset:
     """The data set `name` as `image` uint8 [H, W, C] and, where it has class labels, `label` int32.
 
@@ -113,30 +157,12 @@ def load(name: str, size: int | None, validation: float, data_dir: str | None) -
         without a fixed shape and no `size`, or a file that is cut short (the last example of each is read).
       ImportError: TFDS is not installed.
     """
-    builder = _builder(name, data_dir)
-    features, own = builder.info.features, {split: info.num_examples for split, info in builder.info.splits.items()}
-    if "train" not in own:
-        raise ValueError(f"the TFDS data set {name!r} has no split 'train'; it has: {', '.join(own)}")
+    builder = _on_disk(name, data_dir)
+    if "train" not in builder.info.splits:
+        raise ValueError(f"the TFDS data set {name!r} has no split 'train'; it has: {', '.join(builder.info.splits)}")
+    spec, parts = _describe(name, builder, size, validation)
+    features = builder.info.features
     image_key, label_key = _image_key(name, features), _label_key(features)
-    height, width, channels = features[image_key].shape
-    if size is None and None in (height, width):
-        raise ValueError(f"images of the TFDS data set {name!r} differ in size: pass --data.size to bring them to one")
-    shape = (size or height, size or width, channels or 3)
-
-    # Split → where it comes from: TFDS's split, the first example, the number of examples.
-    parts = {split: (split, 0, own[split]) for split in SPLITS if own.get(split)}
-    if "validation" not in parts:
-        num = num_held_out(own["train"], validation)
-        parts["train"] = ("train", 0, own["train"] - num)
-        if num:
-            parts["validation"] = ("train", own["train"] - num, num)
-    spec = Spec(
-        shapes={"image": shape, "label": ()} if label_key else {"image": shape},
-        dtypes={"image": "uint8", "label": "int32"} if label_key else {"image": "uint8"},
-        counts={split: parts[split][2] for split in SPLITS if split in parts},
-        names={"label": tuple(features[label_key].names)} if label_key else {},
-        sizes={"label": (features[label_key].num_classes,)} if label_key else {},
-    )
 
     @functools.cache
     def source(split: str, with_image: bool) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from jaxgen.kernels import backend
+
 
 def attention(
     q: jax.Array, k: jax.Array, v: jax.Array, *, mask: jax.Array | None = None, causal: bool = False
@@ -23,7 +25,7 @@ def attention(
     """
     half = q.dtype in (jnp.bfloat16, jnp.float16)
     # JAX's default never picks cuDNN, which takes half precision and heads of a multiple of 8 up to 128 only.
-    flash = jax.default_backend() == "gpu" and half and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128
+    flash = backend() == "gpu" and half and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128
     return jax.nn.dot_product_attention(
         q, k, v, mask=mask, is_causal=causal, implementation="cudnn" if flash else "xla"
     )

@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
+from jaxgen.kernels import backend
+
 Padding = str | Sequence[tuple[int, int]]
 """`"SAME"`, `"VALID"`, or `((top, bottom), (left, right))`."""
 
@@ -76,8 +78,8 @@ def _fold_stride(x, kernel, pads, stride):
 def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = "SAME") -> jax.Array:
     """Correlates images with a kernel, as `lax.conv_general_dilated` does.
 
-    On a CPU (as `jax.default_backend()` says when the function is traced): a 1×1 kernel is a matrix product, a stride s
-    first gathers s × s blocks into channels, and gradients take the path that the module describes.
+    On a CPU (as `kernels.backend` says when the function is traced): a 1×1 kernel is a matrix product, a stride s first
+    gathers s × s blocks into channels, and gradients take the path that the module describes.
 
     Args:
       x: images [B, H, W, C].
@@ -99,7 +101,7 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = "S
     for size, reach, (low, high) in zip(x.shape[1:3], kernel.shape[:2], pads, strict=True):
         if size + low + high < reach:
             raise ValueError(f"a window of {kernel.shape[:2]} does not fit into images {x.shape} padded by {pads}")
-    if jax.default_backend() != "cpu":
+    if backend() != "cpu":
         return jax.lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=_DIMS)
     if stride == 1 and kernel.shape[:2] == (1, 1) and not any(map(any, pads)):
         return x @ kernel[0, 0]

@@ -1,7 +1,8 @@
 """The metrics of a run: `metrics.jsonl`, one object a line, and the same numbers as TensorBoard events.
 
 A line is `{"step": 200, "loss": 0.123}`; `"attempt": n` follows the step after the n-th rollback. JSON has no
-infinities, so "nan", "inf" and "-inf" stand as strings, and `read_metrics` turns them back into floats.
+infinities, so "nan", "inf" and "-inf" stand as strings, and `read_metrics` turns them back into floats. Lines of the
+training step end with `TIMING`, which is the machine's and not the run's: it is no metric, and differs from run to run.
 """
 
 import json
@@ -19,10 +20,15 @@ from jaxgen.report.atomic import naming, replacing
 
 NON_FINITE = ("nan", "inf", "-inf")
 FLUSH_SECONDS = 20  # between writes of the buffered TensorBoard events to the disk
+# Means over the steps since the line before, pauses for evaluation, samples and saving left out: seconds a step,
+# seconds a step that the host waited for its batch, and, where the devices' peak is known, model FLOPs utilisation.
+TIMING = ("step_time", "data_wait", "mfu")
 
 
-def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+def read_metrics(path: str | os.PathLike[str], timing: bool = False) -> list[dict[str, Any]]:
     """The lines of a `metrics.jsonl` as dicts, without a last one that a killed run left torn.
+
+    What depends on the run alone; `timing` adds the fields `TIMING`.
 
     Raises:
       ValueError: a line before the last one is no JSON object of numbers, a step among them.
@@ -35,7 +41,7 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
             row = {name: float(value) if value in NON_FINITE else value for name, value in row.items()}
             if "step" not in row or not all(isinstance(value, (int, float)) for value in row.values()):
                 raise ValueError("not a step and numbers")
-            rows.append(row)
+            rows.append({name: value for name, value in row.items() if timing or name not in TIMING})
         except (ValueError, AttributeError, RecursionError) as error:
             if number < len(lines):
                 raise ValueError(
@@ -61,7 +67,7 @@ def trim(path: str | os.PathLike[str], step: float, attempt: int = 0, extra: Ite
         known = row["step"] < step or (row["step"] == step and extra.isdisjoint(row))
         return known or row.get("attempt", 0) < attempt
 
-    rows = list(filter(stays, read_metrics(path)))
+    rows = list(filter(stays, read_metrics(path, timing=True)))
     new = b"".join(map(_line, rows))
     if new != path.read_bytes():
         with replacing(path) as file:

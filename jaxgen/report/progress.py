@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Progress:
-    """`with Progress(total, start=step) as progress:` shows steps, loss, speed, data wait and the time left.
+    """`with Progress(total, start=step) as progress:` shows steps, loss, speed, data wait and what is left.
 
     Speed and data wait are means over a window of recent steps, which opens when the first step has ended: compiling it
     counts in neither, nor does what happens inside `pause`. A step costs one look at the clock; the display changes
@@ -23,6 +23,9 @@ class Progress:
       console: where to write, a `rich.console.Console`; standard output by default.
       clock: the time in seconds.
       unit: what is counted, in the plural.
+
+    Attributes:
+      least_step_time: seconds a step if the devices reached their peak; None where that is unknown.
     """
 
     def __init__(
@@ -37,8 +40,8 @@ class Progress:
     ):
         from rich.console import Console
 
+        self.least_step_time: float | None = None
         self._unit = unit
-
         self._total, self._step, self._enabled, self._clock = total, start, enabled, clock
         self._console = console or Console()
         self._bar: Any = None
@@ -49,6 +52,7 @@ class Progress:
         self._waited = self._paused = 0.0
         self._next_point = self._next_show = -float("inf")
         self._stale = False
+        self.begin(start)
 
     def __enter__(self) -> "Progress":
         if self._enabled and self._console.is_interactive:
@@ -67,12 +71,32 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
+    def begin(self, step: int) -> None:
+        """Says that the run stands at `step` and goes on from now: the first interval of `timing` starts here."""
+        self._mark, self._mark_wait = (self._clock() - self._paused, step), 0.0
+        self._timing: dict[str, float] = {}
+
+    def timing(self, step: int) -> dict[str, float]:
+        """The timing of a log line, see `jaxgen.report.log.TIMING`, when the devices have done `step` steps.
+
+        Means over the steps since the line before it, or since `begin`; where there are none, those of that line.
+        """
+        (began, first), now = self._mark, self._clock() - self._paused
+        num = step - first
+        if self._enabled and num > 0 and now > began:
+            self._timing = {"step_time": (now - began) / num, "data_wait": self._mark_wait / num}
+            if self.least_step_time:
+                self._timing["mfu"] = self.least_step_time / self._timing["step_time"]
+            self._mark, self._mark_wait = (now, step), 0.0
+        return self._timing
+
     def update(self, step: int, data_wait_s: float = 0.0) -> None:
         """Says that `step` steps are done, the last of which waited `data_wait_s` seconds for its batch."""
         if not self._enabled:
             return
         now = self._clock() - self._paused
         self._step, self._stale = step, True
+        self._mark_wait += data_wait_s
         if self._window:
             self._waited += data_wait_s
         if now >= self._next_point:
@@ -120,6 +144,10 @@ class Progress:
                 left = datetime.timedelta(seconds=round(max(0, self._total - self._step) * elapsed / steps))
                 wait = (last_wait - first_wait) / elapsed
                 parts += [f"{steps / elapsed:.3g} {self._unit}/s"]
-                parts += [f"data wait {100 * wait:.0f} %"] if self._unit == "steps" else []
+                if self._unit == "steps":
+                    parts[-1] += f" ({elapsed / steps:.3g} s each)"
+                    parts += [f"data wait {100 * wait:.0f} %"]
+                if self.least_step_time:
+                    parts += [f"mfu {100 * self.least_step_time * steps / elapsed:.0f} %"]
                 parts += [f"left {left}"]
         return "  ".join(parts)

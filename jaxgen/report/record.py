@@ -30,15 +30,25 @@ class Record:
         if self._writing:
             self._log = MetricsLog(self._workdir, step, attempt, extra)
 
-    def write(self, step: int, values: Mapping[str, float], attempt: int, due: bool = True) -> None:
-        """Logs a line of metrics; `due` is false where the step has it only because it is the run's last."""
+    def write(
+        self,
+        step: int,
+        values: Mapping[str, float],
+        attempt: int,
+        due: bool = True,
+        timing: Mapping[str, float] | None = None,
+    ) -> None:
+        """Logs a line of metrics; `due` is false where the step has it only because it is the run's last.
+
+        `timing` (see `jaxgen.report.log.TIMING`) stands in the line and is otherwise forgotten: it is no metric.
+        """
         if step != self._step:
             self._step, self._values, self._extra = step, {}, []
         self._values |= values
         if not due:
             self._extra += values
         if self._log:
-            self._log.write(step, values, attempt)
+            self._log.write(step, {**values, **(timing or {})}, attempt)
 
     def logged(self, step: int) -> tuple[dict[str, float], list[str]]:
         """All metrics that were logged for `step`, the newest, and the names of those that were not due."""

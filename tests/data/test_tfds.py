@@ -190,3 +190,15 @@ def test_a_damaged_description_is_refused(folder, tmp_path, name):
     path.write_text(path.read_text()[:100])
     with pytest.raises(ValueError, match="cannot open the TFDS data set 'tiny_pictures'"):
         load(tmp_path, "tiny_pictures")
+
+
+def test_a_description_does_not_need_the_data(folder, tmp_path):
+    """On disk it is that of the data; elsewhere TFDS's code has all but the numbers of examples."""
+    for name in ("tiny_pictures", "raw_pictures"):
+        assert Images(f"tfds:{name}", data_dir=str(folder)).spec() == load(folder, name).spec
+    spec = Images("tfds:cifar10", data_dir=str(tmp_path)).spec()
+    assert spec.shapes == {"image": (32, 32, 3), "label": ()} and spec.sizes == {"label": (10,)} and spec.counts == {}
+    with pytest.raises(ValueError, match="pass --data.size"):
+        Images("tfds:imagenet2012", data_dir=str(tmp_path)).spec()
+    assert Images("tfds:imagenet2012", size=64, data_dir=str(tmp_path)).spec().shape("image") == (64, 64, 3)
+    assert not list(tmp_path.iterdir())

@@ -43,6 +43,16 @@ def test_non_finite_values_are_strict_json_and_come_back(tmp_path):
     np.testing.assert_equal(read_metrics(tmp_path / "metrics.jsonl"), [{"step": 1, **values}])
 
 
+def test_timing_is_no_metric_and_is_kept(tmp_path):
+    path, timing = tmp_path / "metrics.jsonl", {"step_time": 0.5, "data_wait": 0.1, "mfu": 0.4}
+    with MetricsLog(tmp_path) as log:
+        for step in (1, 2):
+            log.write(step, {"loss": 1.0, **timing})
+    trim(path, 1)
+    assert read_metrics(path) == [{"step": 1, "loss": 1.0}]
+    assert read_metrics(path, timing=True) == [{"step": 1, "loss": 1.0, **timing}]
+
+
 def test_every_tear_of_the_last_line_is_survived(tmp_path):
     """A kill may cut the last line after any byte: the lines before it are read, and appended ones stay whole."""
     path = tmp_path / "metrics.jsonl"

@@ -33,7 +33,7 @@ def test_plain_lines_by_hand():
             progress.show({"grad_norm": 3.0, "loss": 0.123456})
     lines = out.getvalue().splitlines()
     assert lines[0] == "step 1/1000"
-    assert lines[1] == "step 81/1000  loss 0.1235  8 steps/s  data wait 1 %  left 0:01:55"
+    assert lines[1] == "step 81/1000  loss 0.1235  8 steps/s (0.125 s each)  data wait 1 %  left 0:01:55"
     assert lines[-1].startswith("step 201/1000")
     assert len(lines) == 4  # one in ten seconds of time, one at the end
 
@@ -45,7 +45,7 @@ def test_the_window_forgets():
         for step in range(1, 721):
             clock.now += 0.1 if step <= 600 else 1.0
             progress.update(step)
-    assert "  1 steps/s  data wait 0 %  left 2:34:40" in out.getvalue().splitlines()[-1]
+    assert "  1 steps/s (1 s each)  data wait 0 %  left 2:34:40" in out.getvalue().splitlines()[-1]
 
 
 def test_a_pause_does_not_count():
@@ -57,7 +57,40 @@ def test_a_pause_does_not_count():
             if step == 20:
                 with progress.pause():
                     clock.now += 3600
-    assert out.getvalue().splitlines()[-1] == "step 30/100  1 steps/s  data wait 0 %  left 0:01:10"
+    assert out.getvalue().splitlines()[-1] == "step 30/100  1 steps/s (1 s each)  data wait 0 %  left 0:01:10"
+
+
+def test_timing_of_a_line_by_hand():
+    """10 s for steps 1-4, 2 of them waiting; an evaluation of an hour; 3 s for steps 5 and 6; then from 2 on again."""
+    progress, _, clock = plain(100)
+    with progress:
+        clock.now += 60  # compiling
+        progress.begin(0)
+        for step in range(1, 5):
+            clock.now += 2.5
+            progress.update(step, 0.5)
+        assert progress.timing(4) == {"step_time": 2.5, "data_wait": 0.5}
+        assert progress.timing(4) == {"step_time": 2.5, "data_wait": 0.5}  # no step has ended since
+        with progress.pause():
+            clock.now += 3600
+        progress.least_step_time = 0.6
+        progress.update(6, 0.5)
+        clock.now += 3
+        assert progress.timing(6) == {"step_time": 1.5, "data_wait": 0.25, "mfu": 0.6 / 1.5}
+        clock.now += 7
+        progress.begin(2)
+        clock.now += 1
+        assert progress.timing(4)["step_time"] == 0.5
+
+
+def test_utilisation_is_shown_where_the_peak_is_known():
+    progress, out, clock = plain(100)
+    progress.least_step_time = 0.3
+    with progress:
+        for step in range(1, 31):
+            clock.now += 1.0
+            progress.update(step)
+    assert out.getvalue().splitlines()[-1].endswith("1 steps/s (1 s each)  data wait 0 %  mfu 30 %  left 0:01:10")
 
 
 def test_a_resumed_run_counts_from_its_step():
@@ -66,7 +99,7 @@ def test_a_resumed_run_counts_from_its_step():
         for step in range(501, 511):
             clock.now += 1.0
             progress.update(step)
-    assert out.getvalue().splitlines()[-1] == "step 510/520  1 steps/s  data wait 0 %  left 0:00:10"
+    assert out.getvalue().splitlines()[-1] == "step 510/520  1 steps/s (1 s each)  data wait 0 %  left 0:00:10"
 
 
 def test_text_is_printed_as_it_is():
@@ -103,7 +136,7 @@ def test_a_bar_on_a_terminal(monkeypatch):
             progress.update(step)
         progress.print("saved")
     assert "━" in out.getvalue()
-    assert "step 10/10  1 steps/s  data wait 0 %  left 0:00:00" in out.getvalue()
+    assert "step 10/10  1 steps/s (1 s each)  data wait 0 %  left 0:00:00" in out.getvalue()
     assert "saved" in out.getvalue()
 
 
