@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxgen import catalog, trainer
+from jaxgen import backend, catalog, trainer
 from jaxgen.config import MeshConfig, experiment_to_json, load_config, override
 from jaxgen.data import SOURCES, condition, fill
 from jaxgen.metrics import evaluation, reporting
@@ -56,6 +56,7 @@ def train(args: Sequence[str]) -> int:
     known, rest = parser.parse_known_args(args[1:])
     config = override(load_config(path), rest, f"train {path} [--workdir DIR]")
     workdir = Path(known.workdir or Path("runs") / Path(path).stem)
+    backend.prepare(config.train)
     use_cores(config.train.batch_size, config.mesh)
     data = config.data.load()
     method = catalog.make(config.method, data.spec)
@@ -116,6 +117,7 @@ def sample(args: Sequence[str]) -> int:
         raise ValueError(f"the method of {known.run} does not sample")
     cond = condition_of(run, known.condition, known.known, known.mask, known.num)
     axes = MeshConfig(known.data, known.fsdp, known.tensor)
+    backend.prepare(run.config.train)
     use_cores(min(known.num, CHUNK), axes)
     mesh = make_mesh(axes)
     with jax.set_mesh(mesh):
@@ -210,6 +212,7 @@ def evaluate(args: Sequence[str]) -> int:
         raise ValueError(f"the method of {known.run} has no metrics to evaluate")
     batch_size = run.config.train.batch_size
     axes = MeshConfig(known.data, known.fsdp, known.tensor)
+    backend.prepare(run.config.train)
     use_cores(batch_size, axes)
     data = run.config.data.load()
     data.spec.check(known.split, run.method.reads)
