@@ -1,8 +1,8 @@
 """The network of a diffusion model: a U-Net, what it is conditioned on, and how its output is read.
 
-Classes and attributes enter as one-hot vectors beside the time, texts as a sequence to attend to and their mean. What
-is left open (see `jaxgen.data.condition`) is a zero, so that one network is the conditional and the unconditional
-model of classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598).
+Classes and attributes enter as one-hot vectors beside the time and in every block, texts as a sequence to attend to and
+their mean. What is left open (see `jaxgen.data.condition`) is a zero, so that one network is the conditional and the
+unconditional model of classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598).
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ class Denoiser(nn.Module):
             place = self.param("place", normal, (tokens.shape[1], self.text_width))
             words = nn.Embed(self.sizes["tokens"][0], self.text_width, embedding_init=normal, name="word")(tokens)
             words = nn.LayerNorm(name="text_norm")(words + place[None]) * mask  # [B, T, E]
-            vectors.append(words.sum(1) / jnp.maximum(mask.sum(1), 1))
+            mean = words.sum(1) / jnp.maximum(mask.sum(1), 1)
+            vectors.append(mean / jnp.sqrt(float(self.text_width)))  # of a one-hot's length, or shorter
             # The first place of the sequence is always there to see: an empty text has nothing else.
             start = self.param("start", normal, (self.text_width,))
             start = jnp.broadcast_to(start, (len(tokens), 1, self.text_width))

@@ -259,9 +259,15 @@ class UNet(nn.Module):
         levels = [cfg.width * m for m in cfg.multipliers]
 
         e = nn.Dense(4 * cfg.width, dtype=dtype, name="time_in")(time_embedding(t, cfg.width))
-        if cond is not None:
-            e = e + nn.Dense(4 * cfg.width, use_bias=False, dtype=dtype, name="cond_in")(cond)
-        e = nn.silu(nn.Dense(4 * cfg.width, dtype=dtype, name="time_out")(nn.silu(e)))  # [B, 4 width]
+        e = nn.Dense(4 * cfg.width, dtype=dtype, name="time_out")(nn.silu(e))
+        if cond is None:
+            e = nn.silu(e)  # [B, 4 width]
+        else:
+            # Behind time's layers as in Dhariwal & Nichol, and straight to every block: a condition on few pixels
+            # (a smile) is learned slowly, and not at all through time's layers or a weak initialisation.
+            init = nn.initializers.normal(0.3)
+            e = e + nn.Dense(4 * cfg.width, use_bias=False, kernel_init=init, dtype=dtype, name="cond_in")(cond)
+            e = jnp.concatenate([nn.silu(e), cond.astype(dtype)], axis=1)  # [B, 4 width + D]
 
         residual = nn.remat(ResBlock, static_argnums=(3,)) if cfg.remat else ResBlock
         attending = nn.remat(PixelAttention) if cfg.remat else PixelAttention

@@ -47,8 +47,10 @@ def test_time_and_condition_matter_and_a_zero_condition_is_none(tiny):
     y = apply(noisy, x, t, cond)
     assert float(jnp.abs(apply(noisy, x, 1 - t, cond) - y).mean()) > 0.01
     assert float(jnp.abs(apply(noisy, x, t, -cond) - y).mean()) > 0.01
-    without = jax.jit(UNet(TINY, 2).apply)(noisy, x, t)
-    np.testing.assert_allclose(apply(noisy, x, t, 0 * cond), without, atol=1e-5)
+    # Without a condition a block's layer for the time has only the rows that see the time.
+    rows = lambda path, p: p[: 4 * TINY.width] if jax.tree_util.keystr(path).endswith("['time']['kernel']") else p
+    alone = jax.tree_util.tree_map_with_path(rows, noisy)
+    np.testing.assert_allclose(apply(noisy, x, t, 0 * cond), jax.jit(UNet(TINY, 2).apply)(alone, x, t), atol=1e-5)
 
 
 def test_dropout_acts_in_training_only(tiny):
