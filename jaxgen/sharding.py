@@ -203,8 +203,16 @@ def _current_mesh() -> Any:
 
 def _dividing(spec: Iterable[Any], shape: Sequence[int], mesh: Any, units: int = 0) -> P:
     """`spec` without the axes that do not divide their dimension; for `tensor`, the units in it."""
-    sizes = [(a, math.gcd(n, units) if a == "tensor" else n) for a, n in zip(spec, shape, strict=False)]
-    return P(*(a if a is None or n % _axis_size(mesh, a) == 0 else None for a, n in sizes))
+
+    def kept(axes: Any, size: int) -> Any:
+        names: tuple[str, ...] = ()
+        for name in (axes,) if isinstance(axes, str) else axes or ():
+            whole = math.gcd(size, units) if name == "tensor" else size
+            if size % _axis_size(mesh, (*names, name)) == 0 == whole % mesh.shape[name]:
+                names += (name,)
+        return names if len(names) > 1 else names[0] if names else None
+
+    return P(*(kept(axes, size) for axes, size in zip(spec, shape, strict=False)))
 
 
 @functools.cache

@@ -68,6 +68,7 @@ def rules(config: UNetConfig) -> tuple[Rule, ...]:
     block, attention = r"(down|middle|up)_\d+(_\d+)?/", r"_(attention|context)/"
     groups, heads = config.num_groups, config.num_heads
     first, second = P("fsdp", "tensor"), P("tensor", "fsdp")  # of a convolution's kernel they are the last two axes
+    units = P(None, ("tensor", "fsdp"))  # see `UnitDense`
     return (
         (block + "conv_in/kernel", first, groups),
         (block + "(conv_in/bias|norm_out/)", P("tensor"), groups),
@@ -75,7 +76,8 @@ def rules(config: UNetConfig) -> tuple[Rule, ...]:
         (attention + "q/kernel", first, heads),
         (attention + "q/bias", P("tensor"), heads),
         (attention + "out/kernel", second, heads),
-        (f"{block}time/kernel|{attention}kv/kernel", P(None, ("tensor", "fsdp"))),  # see `UnitDense`
+        (block + "time/kernel", units, groups),
+        (attention + "kv/kernel", units, heads),
         ("time_in/kernel", first),
         ("time_in/bias", P("tensor")),
         ("time_out/kernel", second),
@@ -130,8 +132,8 @@ def double(x: jax.Array) -> jax.Array:
 class UnitDense(nn.Module):
     """A dense layer to units (heads, groups), several parts side by side: [..., C] → [..., *shape].
 
-    Its parameters are those of a `Dense` layer of as many features. `tensor` splits the units of every part, which no
-    consecutive columns of the kernel are: it lies split by rows, and is rearranged where it is used.
+    Its parameters are those of a `Dense` layer of as many features. `tensor` splits the units of every part: not the
+    kernel's consecutive columns, by which it is stored, so that it is rearranged where it is used.
 
     Attributes:
       shape: parts, units and the size of one.
