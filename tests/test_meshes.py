@@ -19,14 +19,14 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import hlo
-from jaxgen import catalog
+from jaxgen import catalog, program
 from jaxgen.config import MeshConfig
 from jaxgen.data import Images, batch_at
 from jaxgen.diffusion import ddpm
 from jaxgen.method import descend
 from jaxgen.nets.unet import UNetConfig
 from jaxgen.optimizer import AdamWConfig
-from jaxgen.program import abstract_state, compile_step, keys_of, late_gathers, shardings_of
+from jaxgen.program import abstract_state, keys_of, late_gathers, shardings_of
 from jaxgen.sharding import BATCH, global_batch, lay_out, make_mesh
 
 # The batch is the only dimension that 11 divides: an array whose size it divides holds examples.
@@ -46,26 +46,33 @@ def perturbed(params):
     return layout.unflatten([x + 0.1 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)])
 
 
+@functools.cache
+def first_state():
+    """The state that every run starts from."""
+    method = catalog.make(CONFIG, DATA.spec)
+    batch = batch_at(DATA, seed=0, step=0, batch_size=SIZE, keys=("image",))
+    state = jax.jit(method.init)(keys_of(0).init, batch)
+    return jax.device_get({**state, "params": perturbed(state["params"])})
+
+
 class Run:
-    """A state on a mesh, the program of its step, and what XLA printed while it compiled."""
+    """A state on a mesh and the program of its step."""
 
     def __init__(self, config: ddpm.Config, shape: tuple[int, int, int]):
         axes = MeshConfig(*shape, min_shard_size=64)
         mesh = self.mesh = make_mesh(axes, jax.devices()[: math.prod(shape)])
         method = catalog.make(config, DATA.spec)
-        with jax.set_mesh(mesh):
+        # The machine code need not be fast; what crosses devices and the schedule are chosen before it is made.
+        quick = lambda mesh: (late_gathers(mesh) or {}) | {"xla_backend_optimization_level": "0"}
+        with jax.set_mesh(mesh), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(program, "late_gathers", quick)
             self.abstract = abstract_state(method, DATA.spec, SIZE, mesh, axes)
             batch = DATA.spec.batch(SIZE, method.reads)
             sharding = NamedSharding(mesh, BATCH)
-            self.batch = {k: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding) for k, x in batch.items()}
-            self.program, self.bad = compile_step(method, self.abstract, self.batch, keys_of(0).step, mesh)
-            self.text = self.program.as_text()
-
-            def init(key, batch):
-                state = method.init(key, batch)
-                return {**state, "params": perturbed(state["params"])}
-
-            self.state = jax.jit(init, out_shardings=shardings_of(self.abstract))(keys_of(0).init, self.read(0))
+            batch = {k: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding) for k, x in batch.items()}
+            self.program, self.bad = program.compile_step(method, self.abstract, batch, keys_of(0).step, mesh)
+        self.text = self.program.as_text()
+        self.state = jax.device_put(first_state(), shardings_of(self.abstract))
 
     def read(self, step: int):
         rows = lambda rows: batch_at(DATA, seed=0, step=step, batch_size=SIZE, keys=("image",), rows=rows)
@@ -88,7 +95,7 @@ def one() -> Run:
 
 @pytest.fixture(scope="module")
 def run_on():
-    """Each mesh's run, made once; of `BOTH`, with gradient accumulation and rematerialised blocks."""
+    """Each mesh's run, made once; that of `BOTH` with gradient accumulation and rematerialised blocks."""
     every = {"accumulate": 2, "net": dataclasses.replace(NET, remat=True)}
     return functools.cache(lambda shape: Run(dataclasses.replace(CONFIG, **(every if shape == BOTH else {})), shape))
 

@@ -113,6 +113,13 @@ def test_an_axis_that_does_not_divide_is_dropped_and_the_others_stay():
     }
 
 
+def test_no_unit_is_cut_by_tensor():
+    """Of 8 channels in 2 heads, 4 devices take none, 2 take one head each."""
+    rules, state = ((r"kernel", P("fsdp", "tensor"), 2),), {"kernel": array(8, 8)}
+    assert specs(state, mesh_of(1, 2, 4), rules) == {"kernel": P("fsdp")}
+    assert specs(state, mesh_of(2, 2, 2), rules) == {"kernel": P("fsdp", "tensor")}
+
+
 def test_a_rule_for_one_layer_fits_the_stacked_layers_of_a_scan():
     rules = ((r"kernel", P("fsdp", "tensor")),)
     state = {"kernel": array(8, 8), "layers": {"kernel": array(4, 8, 8)}, "experts": {"kernel": array(4, 4, 8, 8)}}
