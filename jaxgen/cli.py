@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxgen import catalog, distributed, trainer
+from jaxgen import backend, catalog, distributed, trainer
 from jaxgen.config import Experiment, MeshConfig, experiment_to_json, load_config, override
 from jaxgen.data import SOURCES, Dataset, condition, fill
 from jaxgen.method import Method
@@ -62,6 +62,7 @@ def train(args: Sequence[str]) -> int:
 
     def load() -> tuple[Experiment, Dataset, Method]:
         config = override(load_config(path), rest, f"train {path} [--workdir DIR] [--processes.num N …]")
+        backend.prepare(config.train)
         use_cores(config.train.batch_size, config.mesh)
         data = config.data.load()
         return config, data, catalog.make(config.method, data.spec)
@@ -130,6 +131,7 @@ def sample(args: Sequence[str]) -> int:
         raise ValueError(f"the method of {known.run} does not sample")
     cond = distributed.together(lambda: condition_of(run, known.condition, known.known, known.mask, known.num))
     axes = MeshConfig(known.data, known.fsdp, known.tensor)
+    backend.prepare(run.config.train)
     use_cores(min(known.num, CHUNK), axes)
     mesh = make_mesh(axes)
     with jax.set_mesh(mesh):
@@ -227,6 +229,7 @@ def evaluate(args: Sequence[str]) -> int:
         raise ValueError(f"the method of {known.run} has no metrics to evaluate")
     batch_size = run.config.train.batch_size
     axes = MeshConfig(known.data, known.fsdp, known.tensor)
+    backend.prepare(run.config.train)
     use_cores(batch_size, axes)
     data = distributed.together(run.config.data.load)
     data.spec.check(known.split, run.method.reads)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
 import runpy
 import types
 import typing
@@ -72,9 +73,19 @@ class TrainConfig:
     """Rollbacks after which the run stops for good: saved where a rule has asked for them, with an error otherwise."""
     skip_data: bool = True
     """Whether a rollback also goes on behind the batches that led to the failure."""
+    steps_per_call: int = 1
+    """Steps that one call of the compiled program does, for steps so short that starting them takes longer; divides
+    the intervals."""
+    compilation_cache: str = "~/.cache/jaxgen/xla"
+    """Directory of compiled programs, which the next start finds there; the environment's JAX_COMPILATION_CACHE_DIR
+    comes first; empty for none."""
+    profile: str = ""
+    """START:STOP traces the steps after START up to STOP into the run's profile/; empty for none."""
+    deterministic: bool = False
+    """Whether GPUs give the same bits in every run, at some cost of speed; CPUs and TPUs do so anyway."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "log_every", "save_every", "num_samples", "keep_last"):
+        for name in ("steps", "batch_size", "log_every", "save_every", "num_samples", "keep_last", "steps_per_call"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} must be 1 or more, not {getattr(self, name)}")
         for name in ("sample_every", "eval_every", "max_rollbacks"):
@@ -85,6 +96,20 @@ class TrainConfig:
                 raise ValueError(f"{metric} differs from run to run: neither train.best_metric nor a rule may go by it")
         if self.seed < 0:
             raise ValueError(f"train.seed must be 0 or more, not {self.seed}")
+        profile = [int(step) for step in self.profile.split(":")] if re.fullmatch(r"\d+:\d+", self.profile) else []
+        if self.profile and not (profile and 0 <= profile[0] < profile[1] <= self.steps):
+            raise ValueError(
+                f"train.profile={self.profile} must be START:STOP, with START below STOP and STOP at most train.steps="
+                f"{self.steps}: 20:25 traces the steps 21 to 25"
+            )
+        intervals = {name: getattr(self, name) for name in ("log_every", "sample_every", "save_every", "eval_every")}
+        for name, value in (*intervals.items(), *(("profile", step) for step in profile)):
+            if rest := value % self.steps_per_call:
+                raise ValueError(
+                    f"train.{name}={getattr(self, name)} must be a multiple of train.steps_per_call="
+                    f"{self.steps_per_call}, such as {value - rest + self.steps_per_call}: nothing happens between "
+                    "the steps of a call"
+                )
 
 
 @dataclass(frozen=True)

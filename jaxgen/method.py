@@ -7,12 +7,14 @@ inside `step`, as scans over explicit state.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from jaxgen.sharding import Rule, regathered
 
 PyTree = Any
 
@@ -42,7 +44,7 @@ class Method(NamedTuple):
     sample: Callable[..., dict[str, jax.Array]] | None = None
     evaluate: Callable[..., dict[str, tuple[jax.Array, jax.Array]]] | None = None
     reads: tuple[str, ...] = ("image",)
-    rules: tuple[tuple[str, Any], ...] = ()
+    rules: tuple[Rule, ...] = ()
     starts_from: tuple[str, ...] = ()
     conditions: tuple[str, ...] = ()
     enumerates: bool = False
@@ -76,6 +78,7 @@ def descend(
     *args: PyTree,
     accumulate: int = 1,
     weight_fn: Callable[..., jax.Array] | None = None,
+    rules: Sequence[Rule] = (),
 ) -> tuple[PyTree, PyTree, dict[str, jax.Array]]:
     """One gradient step on `loss_fn(params, *args) -> (loss, metrics)`; the only place where gradients meet optax.
 
@@ -93,6 +96,7 @@ def descend(
       accumulate: the number of parts.
       weight_fn: `(*part) -> scalar` total weight of a part's mean: its number of examples by default; pass the
         number of tokens for a per-token mean.
+      rules: the method's, of `params`: how `tensor` splits what `fsdp` gathers.
 
     Returns:
       `(params, opt_state, metrics)`, metrics with `loss` and `grad_norm` (the global L2 norm, before `tx`) added.
@@ -101,7 +105,7 @@ def descend(
       ValueError: the batch does not divide, or `accumulate` > 1 and `loss_fn` hands on something that is no scalar,
         which a weighted mean would not carry over exactly (batch statistics).
     """
-    grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+    grad_fn = jax.value_and_grad(regathered(loss_fn, rules), has_aux=True)
     if accumulate == 1:
         (loss, metrics), grads = grad_fn(params, *args)
     else:
@@ -144,7 +148,7 @@ def gradient_method(
     accumulate: int = 1,
     weight_fn: Callable[..., jax.Array] | None = None,
     reads: tuple[str, ...] = ("image",),
-    rules: tuple[tuple[str, Any], ...] = (),
+    rules: tuple[Rule, ...] = (),
 ) -> Method:
     """A `Method` from one loss; its state is `{"params", "opt_state"}`.
 
@@ -170,7 +174,15 @@ def gradient_method(
         size = jax.tree.leaves(batch)[0].shape[0]
         noise = jax.random.split(key, size) if draw is None else draw(key, batch)
         params, opt_state, metrics = descend(
-            tx, loss_fn, state["params"], state["opt_state"], batch, noise, accumulate=accumulate, weight_fn=weight_fn
+            tx,
+            loss_fn,
+            state["params"],
+            state["opt_state"],
+            batch,
+            noise,
+            accumulate=accumulate,
+            weight_fn=weight_fn,
+            rules=rules,
         )
         return {"params": params, "opt_state": opt_state}, metrics
 

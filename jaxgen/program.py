@@ -44,14 +44,23 @@ def shardings_of(abstract: Any) -> Any:
 
 
 def compile_step(
-    method: Method, abstract: Any, batch: Any, root: jax.Array, mesh: Mesh
+    method: Method, abstract: Any, batch: Any, root: jax.Array, mesh: Mesh, num: int = 1
 ) -> tuple[Any, dict[str, jax.Array]]:
     """The one compiled program of training, and its first `bad`.
 
-    The program is `(state, bad, batch, number, attempt) -> (state, bad, metrics)`.
+    The program is `(state, bad, batch, number, attempt) -> (state, bad, metrics)`, and does `num` steps.
 
-    `bad` maps each metric to the first step (counted from 1) at which it was not finite, -1 while there is none; the
-    step's randomness is a function of its `number` (from 0) and of the `attempt`.
+    `bad` maps each metric to the first step (counted from 1) at which it was not finite, -1 while there is none; a
+    step's randomness is a function of its number (`number`, from 0, is the first one's) and of the `attempt`. The
+    metrics are those of the last step.
+
+    Args:
+      method: whose step it is.
+      abstract: the state's layout, see `abstract_state`.
+      batch: shapes and shardings of a batch, [B, ...].
+      root: key of the steps' randomness.
+      mesh: where it runs.
+      num: how many steps; more than one take so many batches, as [B, num, ...].
     """
 
     def step(state, bad, batch, number, attempt):
@@ -60,15 +69,42 @@ def compile_step(
         bad = {k: jnp.where((bad[k] < 0) & ~jnp.isfinite(v), number + 1, bad[k]) for k, v in metrics.items()}
         return state, bad, metrics
 
+    def steps(state, bad, batches, number, attempt):
+        def one(carry, inputs):
+            (state, bad), (batch, number) = carry, inputs
+            state, bad, metrics = step(state, bad, batch, number, attempt)
+            return (state, bad), metrics
+
+        batches = jax.tree.map(lambda x: x.swapaxes(0, 1), batches)  # [num, B, ...]
+        (state, bad), metrics = jax.lax.scan(one, (state, bad), (batches, number + jnp.arange(num)))
+        return state, bad, jax.tree.map(lambda x: x[-1], metrics)
+
     metrics = jax.eval_shape(method.step, abstract, batch, jax.random.key(0))[1]
     if odd := [name for name, value in metrics.items() if value.shape]:
         raise ValueError(f"metrics are scalars, but {odd[0]} has the shape {metrics[odd[0]].shape}")
     scalar, everywhere = jax.ShapeDtypeStruct((), jnp.int32), replicated(mesh)
     bad = {name: jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere) for name in metrics}
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings_of(abstract), everywhere, everywhere))
+    if num > 1:
+        several = lambda x: jax.ShapeDtypeStruct((x.shape[0], num, *x.shape[1:]), x.dtype, sharding=x.sharding)
+        batch = jax.tree.map(several, batch)
+    jitted = jax.jit(
+        step if num == 1 else steps,
+        donate_argnums=0,
+        out_shardings=(shardings_of(abstract), everywhere, everywhere),
+        compiler_options=late_gathers(mesh),
+    )
     return jitted.lower(abstract, bad, batch, scalar, scalar).compile(), {
         name: jax.device_put(np.int32(-1), everywhere) for name in metrics
     }
+
+
+def late_gathers(mesh: Mesh) -> dict[str, str] | None:
+    """Compiler options under which a step gathers a parameter over `fsdp` when it is used.
+
+    XLA's schedules for accelerators do so by themselves; that for CPUs gathers all of them first.
+    """
+    late = mesh.shape["fsdp"] > 1 and mesh.devices.flat[0].platform == "cpu"
+    return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"} if late else None
 
 
 def make_evaluate(method: Method, data: Dataset, mesh: Mesh, batch_size: int, key: jax.Array) -> Callable[..., Any]:

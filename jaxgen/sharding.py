@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -53,35 +53,87 @@ def path_name(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def state_shardings(state: Any, mesh: Mesh, rules: Sequence[tuple[str, P]] = (), min_shard_size: int = 2**14) -> Any:
+Rule = tuple[str, P] | tuple[str, P, int]
+"""A regex on a leaf's path and its layout; and, where `tensor` splits something in equal units (heads, groups of a
+normalisation), their number: no unit is cut."""
+
+
+def _ruled(name: str, shape: Sequence[int], mesh: Any, rules: Sequence[Rule]) -> P | None:
+    """What the first rule that matches says of a leaf, without the axes that do not divide; None where none matches."""
+    for pattern, rule, *units in rules:
+        if re.search(pattern, name):
+            axes = (None,) * (len(shape) - len(rule)) + tuple(rule)
+            if len(axes) > len(shape):  # a scalar of the optimizer that shares the parameter's path
+                return P()
+            return _dividing(axes, shape, mesh, *units)
+    return None
+
+
+def state_shardings(state: Any, mesh: Mesh, rules: Sequence[Rule] = (), min_shard_size: int = 2**14) -> Any:
     """A `NamedSharding` for every leaf of the abstract `state`.
 
-    The first rule whose regex is found in the leaf's path wins; a mesh axis that does not divide its dimension is
-    dropped.
+    The first rule whose regex is found in the leaf's path wins; a mesh axis that does not divide its dimension (for
+    `tensor`, the rule's units as well) is dropped.
     A rule written for one layer also fits the stacked layers of a scan: a spec shorter than the leaf's rank is aligned
     to the right when the leaf has more dimensions than the spec names. Leaves without a rule are split over `fsdp` on
     their largest divisible axis when they have `min_shard_size` elements or more, and replicated otherwise.
     """
 
-    def spec(path, leaf) -> NamedSharding:
-        for pattern, rule in rules:
-            if re.search(pattern, path_name(path)):
-                axes = (None,) * (leaf.ndim - len(rule)) + tuple(rule)
-                if len(axes) > leaf.ndim:  # a scalar of the optimizer that shares the parameter's path
-                    return NamedSharding(mesh, P())
-                kept = [
-                    a if a is None or n % _axis_size(mesh, a) == 0 else None
-                    for a, n in zip(axes, leaf.shape, strict=True)
-                ]
-                return NamedSharding(mesh, P(*kept))
+    def spec(path, leaf) -> P:
+        if (ruled := _ruled(path_name(path), leaf.shape, mesh, rules)) is not None:
+            return ruled
         size = mesh.shape["fsdp"]
         split = [n if n % size == 0 else 0 for n in leaf.shape]
         if size == 1 or math.prod(leaf.shape) < min_shard_size or not any(split):
-            return NamedSharding(mesh, P())
-        axis = int(np.argmax(split))
-        return NamedSharding(mesh, P(*(None,) * axis, "fsdp"))
+            return P()
+        return P(*(None,) * int(np.argmax(split)), "fsdp")
 
-    return jax.tree_util.tree_map_with_path(spec, state)
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: NamedSharding(mesh, spec(path, leaf)), state)
+
+
+def regathered(function: Callable[..., Any], rules: Sequence[Rule] = ()) -> Callable[..., Any]:
+    """`function(params, …)` that gathers each parameter over `fsdp` for the forward pass, and anew for the backward.
+
+    Otherwise XLA keeps what it has gathered until the backward pass is through, and each device holds the whole
+    network. With it, a schedule that gathers late holds no more than it uses at a time. What depends on one
+    parameter alone (a cast, a slice) is computed anew as well. Does nothing where no mesh of ours with `fsdp` is set.
+
+    Args:
+      function: what is differentiated by its first argument.
+      rules: how `tensor` splits the parameters, which it goes on to do, see `state_shardings`.
+    """
+    mesh = _current_mesh()
+    if mesh is None or mesh.shape["fsdp"] == 1:
+        return function
+
+    def gather(path, leaf: jax.Array) -> jax.Array:
+        spec = _ruled(path_name(path), leaf.shape, mesh, rules) or P()
+        names = lambda a: (a,) if isinstance(a, str) else a or ()
+        return _laid_out(leaf, P(*("tensor" if "tensor" in names(a) else None for a in spec)))
+
+    def gathering(params, *args):
+        return function(jax.tree_util.tree_map_with_path(gather, params), *args)
+
+    def recomputing(params, *args):
+        shapes = {leaf.shape for leaf in jax.tree.leaves(params)}
+
+        def saved(primitive, *avals, **_) -> bool:
+            return primitive.name != "sharding_constraint" and not (len(avals) == 1 and avals[0].shape in shapes)
+
+        return jax.checkpoint(gathering, policy=saved)(params, *args)
+
+    return recomputing
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _laid_out(x: jax.Array, spec: P) -> jax.Array:
+    return jax.lax.with_sharding_constraint(x, spec)
+
+
+@_laid_out.defjvp
+def _laid_out_jvp(spec, primals, tangents):
+    free = P(*("tensor" if a == "tensor" else P.UNCONSTRAINED for a in spec))
+    return jax.lax.with_sharding_constraint(primals[0], spec), jax.lax.with_sharding_constraint(tangents[0], free)
 
 
 def _axis_size(mesh: Any, axes: str | tuple[str, ...]) -> int:
@@ -125,17 +177,42 @@ def global_batch(
     return {key: place(x) for key, x in local.items()}
 
 
-def constrain(x: jax.Array, spec: P = BATCH) -> jax.Array:
+def constrain(x: jax.Array, spec: P = BATCH, units: int = 0) -> jax.Array:
     """Pins an activation [B, ...] to `spec` (default: batch over `data` × `fsdp`); does nothing where no mesh is set.
 
     Called at block boundaries: without it XLA may move sharded weights' layouts into the activations and recompute
-    whole blocks ("involuntary full rematerialization").
+    whole blocks ("involuntary full rematerialization"). `units` as in `Rule`.
     """
+    mesh = _current_mesh()
+    return x if mesh is None else jax.lax.with_sharding_constraint(x, _dividing(spec, x.shape, mesh, units))
+
+
+def lay_out(x: jax.Array, spec: P) -> jax.Array:
+    """A weight where it is used, laid out as `spec`; unlike `constrain`, it leaves its gradient free to lie otherwise.
+
+    So the gradient of what was gathered is not gathered as well.
+    """
+    return x if (mesh := _current_mesh()) is None else _laid_out(x, _dividing(spec, x.shape, mesh))
+
+
+def _current_mesh() -> Any:
+    """The mesh that is set, where it is one of ours."""
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or not set(AXES) <= set(mesh.axis_names):
-        return x
-    kept = [a if a is None or n % _axis_size(mesh, a) == 0 else None for a, n in zip(spec, x.shape, strict=False)]
-    return jax.lax.with_sharding_constraint(x, P(*kept))
+    return None if mesh.empty or not set(AXES) <= set(mesh.axis_names) else mesh
+
+
+def _dividing(spec: Iterable[Any], shape: Sequence[int], mesh: Any, units: int = 0) -> P:
+    """`spec` without the axes that do not divide their dimension; for `tensor`, the units in it."""
+
+    def kept(axes: Any, size: int) -> Any:
+        names: tuple[str, ...] = ()
+        for name in (axes,) if isinstance(axes, str) else axes or ():
+            whole = math.gcd(size, units) if name == "tensor" else size
+            if size % _axis_size(mesh, (*names, name)) == 0 == whole % mesh.shape[name]:
+                names += (name,)
+        return names if len(names) > 1 else names[0] if names else None
+
+    return P(*(kept(axes, size) for axes, size in zip(spec, shape, strict=False)))
 
 
 @functools.cache

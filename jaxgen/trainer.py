@@ -8,9 +8,10 @@ has just started.
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from jaxgen.data.prefetch import Prefetch
 from jaxgen.devices import least_step_time
 from jaxgen.method import Method
 from jaxgen.program import abstract_state, compile_step, keys_of, make_evaluate, make_sample, shardings_of
+from jaxgen.report.profile import Profile
 from jaxgen.report.progress import Progress
 from jaxgen.report.record import Record
 from jaxgen.report.samples import with_text
@@ -33,8 +35,7 @@ from jaxgen.sharding import BATCH, check_batch, global_batch, make_mesh
 from jaxgen.start import restore_sources
 from jaxgen.watch import NonFiniteError, Verdict, Watch, interrupts
 
-AHEAD = 2  # steps that the host may start before it waits for the oldest: the devices stay fed, the queue short
-
+AHEAD = 2  # calls that the host may start before it waits for the oldest: the devices stay fed, the queue short
 PATIENCE = 2.0  # seconds after a signal in which an evaluation may end before its checkpoint is saved without it
 
 
@@ -89,10 +90,11 @@ class _Loop:
         self.main = distributed.is_first()
         self.abstract = abstract_state(method, data.spec, self.cfg.batch_size, mesh, config.mesh)
         self.state: Any = None
+        self.programs: dict[int, Any] = {}  # by the number of steps that a call does
         self.step = self.data_step = self.attempt = 0
         self.record = Record(workdir, self.main)
         self.pending: deque[tuple[int, Any, Any]] = deque()  # log lines whose numbers may still be on the devices
-        self.started: deque[Any] = deque()  # the metrics of the newest steps, which may still be running
+        self.started: deque[Any] = deque()  # steps and metrics of the newest calls, which may still be running
 
     def run(self, document: dict[str, Any], stack: contextlib.ExitStack) -> Outcome:
         cfg = self.cfg
@@ -113,13 +115,14 @@ class _Loop:
         stack.callback(self.checkpoints.wait)  # while signals are still caught: none may kill the last save
         self.progress = stack.enter_context(Progress(cfg.steps, start=self.step, enabled=self.main))
         self.progress.print("compiling the training step …")
-        sharding = NamedSharding(self.mesh, BATCH)
-        batch = self.data.spec.batch(cfg.batch_size, self.method.reads)
-        batch = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding) for name, x in batch.items()}
-        self.compiled, self.none_bad = compile_step(self.method, self.abstract, batch, self.keys.step, self.mesh)
+        self.program(next(self.calls())[1])
         self.bad = self.none_bad
         shapes = self.data.spec.batch(cfg.batch_size, self.method.reads)
         self.progress.least_step_time = least_step_time(self.method, self.abstract, shapes, self.mesh)
+
+        self.profile = stack.enter_context(Profile(cfg.profile, self.workdir / "profile", self.main))
+        if self.profile.missed(self.step):
+            self.progress.print(f"no trace: step {self.step} is past the start of train.profile={cfg.profile}")
         if self.main:  # not before all that may fail at the start
             if fresh:
                 runs.copy_sources(self.workdir, self.config.init_from)
@@ -136,26 +139,52 @@ class _Loop:
         if self.main:
             stack.enter_context(runs.locked(self.workdir))
 
+    def calls(self) -> Iterator[tuple[int, int]]:
+        """Number of the first batch and number of steps of each call from here to the end.
+
+        A call of several steps begins at a multiple of them; single ones lead there, and to the end.
+        """
+        step, number, most = self.step, self.data_step, self.cfg.steps_per_call
+        while step < self.cfg.steps:
+            num = most if step % most == 0 and step + most <= self.cfg.steps else 1
+            yield number, num
+            step, number = step + num, number + num
+
+    def program(self, num: int) -> Any:
+        """The compiled program of `num` steps, see `compile_step`."""
+        if num not in self.programs:
+            with self.progress.pause():
+                sharding = NamedSharding(self.mesh, BATCH)
+                batch = self.data.spec.batch(self.cfg.batch_size, self.method.reads)
+                batch = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding) for name, x in batch.items()}
+                self.programs[num], self.none_bad = compile_step(
+                    self.method, self.abstract, batch, self.keys.step, self.mesh, num
+                )
+        return self.programs[num]
+
     def loop(self) -> Outcome:
-        prefetch = Prefetch(self.fetch, self.data_step)
+        prefetch = Prefetch(self.fetch, self.calls())
         self.progress.begin(self.step)
         try:
             while self.step < self.cfg.steps:
+                self.profile.begin(self.step, self.state)
                 begin = time.perf_counter()
-                batch = prefetch.get()
+                batches = prefetch.get()
                 waited = time.perf_counter() - begin
-                self.started.append(self.advance(batch))
+                self.started.append((batches[0], self.advance(batches)))
                 if len(self.started) > AHEAD:
                     jax.block_until_ready(self.started.popleft())
                 self.progress.update(self.step, waited)
+                if how_to_open := self.profile.end(self.step, self.state):
+                    self.progress.print(how_to_open)
                 stopping = self.signals(self.step)  # asked once: a signal from here on is the next step's
-                verdict = self.settle(self.step - AHEAD) or self.milestones(stopping)
+                verdict = self.settle(self.step - AHEAD * self.cfg.steps_per_call) or self.milestones(stopping)
                 if verdict and verdict.action == "rollback" and not self.no_way_back():
                     prefetch.close()
                     self.rollback(verdict)
                     self.progress.begin(self.step)
                     self.started.clear()
-                    prefetch = Prefetch(self.fetch, self.data_step)
+                    prefetch = Prefetch(self.fetch, self.calls())
                 elif verdict:
                     return self.stop(verdict)
                 elif stopping and self.step < self.cfg.steps:
@@ -164,24 +193,28 @@ class _Loop:
         finally:
             prefetch.close()
 
-    def fetch(self, number: int) -> Any:
-        """The global batch `number`, on the mesh."""
+    def fetch(self, number: int, num: int = 1) -> tuple[int, Any]:
+        """`num`, and so many global batches from `number` on, on the mesh: one as it is, several as [B, num, ...]."""
         cfg = self.cfg
 
         def read(rows: np.ndarray) -> dict[str, np.ndarray]:
-            return batch_at(
-                self.data, seed=cfg.seed, step=number, batch_size=cfg.batch_size, keys=self.method.reads, rows=rows
+            at = functools.partial(
+                batch_at, self.data, seed=cfg.seed, batch_size=cfg.batch_size, keys=self.method.reads, rows=rows
             )
+            batches = [at(step=number + i) for i in range(num)]
+            return batches[0] if num == 1 else jax.tree.map(lambda *xs: np.stack(xs, 1), *batches)
 
-        return global_batch(read, cfg.batch_size, self.mesh)
+        return num, global_batch(read, cfg.batch_size, self.mesh)
 
-    def advance(self, batch: Any) -> Any:
-        """Starts one step, and puts its metrics in the queue when they are to be logged."""
+    def advance(self, batches: tuple[int, Any]) -> Any:
+        """Starts one call with what `fetch` gave, and puts its metrics in the queue when they are to be logged."""
+        num, batch = batches
         # NumPy scalars: they travel with the call, so that the host neither waits nor compiles anything new.
         number, attempt = np.int32(self.step), np.int32(self.attempt)
-        self.state, self.bad, metrics = self.compiled(self.state, self.bad, batch, number, attempt)
-        self.step += 1
-        self.data_step += 1
+        with jax.profiler.StepTraceAnnotation("train", step_num=self.step):
+            self.state, self.bad, metrics = self.program(num)(self.state, self.bad, batch, number, attempt)
+        self.step += num
+        self.data_step += num
         if self.step % self.cfg.log_every == 0 or self.step == self.cfg.steps:
             for leaf in jax.tree.leaves((metrics, self.bad)):
                 leaf.copy_to_host_async()
@@ -202,7 +235,7 @@ class _Loop:
 
     def num_running(self) -> int:
         """How many of the steps that were started have not ended."""
-        return sum(not all(x.is_ready() for x in jax.tree.leaves(metrics)) for metrics in self.started)
+        return sum(n for n, metrics in self.started if not all(x.is_ready() for x in jax.tree.leaves(metrics)))
 
     def report(
         self, step: int, values: dict[str, float], bad: Mapping[str, int], every: int, timing: Any = None
@@ -262,7 +295,8 @@ class _Loop:
         found = self.checkpoints.restore(self.abstract)
         if found is None:
             init = jax.jit(self.method.init, out_shardings=shardings_of(self.abstract))
-            state = init(self.keys.init, self.fetch(0), warm) if warm else init(self.keys.init, self.fetch(0))
+            batch = self.fetch(0)[1]
+            state = init(self.keys.init, batch, warm) if warm else init(self.keys.init, batch)
             found = Restored(0, state, {"data_step": 0, "attempt": 0, "rules": [], "extra": []})
         self.checkpoints.set_aside(after=found.step)  # damaged ones, whose steps will be saved anew
         self.step, self.state = found.step, found.state

@@ -1,17 +1,21 @@
 """Every test runs on 8 simulated CPU devices, with warnings as errors, strict ranks and key-reuse checks."""
 
+import atexit
 import os
+import shutil
 import tempfile
 
 # Read when JAX starts its CPU backend; level 1 halves compile time at the same step time.
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+# A program that several tests build anew is compiled once; in the environment, so that no command they start uses the
+# user's own cache.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxgen-tests-")
+
 import jax
 
-# A program that several tests build anew is compiled once.
-_cache = tempfile.TemporaryDirectory(prefix="jaxgen-tests-", ignore_cleanup_errors=True)
-jax.config.update("jax_compilation_cache_dir", _cache.name)
+atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 

@@ -198,7 +198,10 @@ def test_wrong_overrides_end_the_program_and_say_why(args, messages, capsys):
     assert all(message in written.out + written.err for message in messages)
 
 
-@pytest.mark.parametrize("name", ["steps", "batch_size", "log_every", "save_every", "num_samples", "keep_last"])
+COUNTS = ["steps", "batch_size", "log_every", "save_every", "num_samples", "keep_last", "steps_per_call"]
+
+
+@pytest.mark.parametrize("name", COUNTS)
 def test_counts_start_at_one(name):
     assert getattr(TrainConfig(**{name: 1}), name) == 1
     with pytest.raises(ValueError, match=rf"^train\.{name} must be 1 or more, not 0$"):
@@ -210,6 +213,30 @@ def test_what_can_be_switched_off(name):
     assert getattr(TrainConfig(**{name: 0}), name) == 0
     with pytest.raises(ValueError, match=rf"^train\.{name} must be 0 \(off\) or more, not -1$"):
         TrainConfig(**{name: -1})
+
+
+@pytest.mark.parametrize("profile", ["5", "5:", "a:b", "-1:5", "5:5", "6:5", "5:101", "1:2:3"])
+def test_a_trace_that_no_run_could_make_is_refused(profile):
+    assert TrainConfig(steps=100, profile="0:100").profile == "0:100"
+    with pytest.raises(ValueError, match=rf"^train\.profile={profile} must be START:STOP, .* train\.steps=100: 20:25"):
+        TrainConfig(steps=100, profile=profile)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"log_every": 50}, "log_every=50 .* such as 52:"),
+        ({"save_every": 2}, "save_every=2 .* such as 4:"),
+        ({"eval_every": 9}, "eval_every=9 .* such as 12:"),
+        ({"sample_every": 5}, "sample_every=5 .* such as 8:"),
+        ({"profile": "4:10"}, "profile=4:10 .* such as 12:"),
+    ],
+)
+def test_intervals_are_multiples_of_the_steps_per_call(changes, message):
+    fine = {"steps_per_call": 4, "log_every": 8, "save_every": 4, "eval_every": 0, "sample_every": 12, "profile": "4:8"}
+    assert TrainConfig(steps=13, **fine).steps_per_call == 4
+    with pytest.raises(ValueError, match=r"^train\." + message.replace(" .* ", " must be .*steps_per_call=4, ")):
+        TrainConfig(steps=13, **fine | changes)
 
 
 def document(method=Model(), data=Source(), **train):
@@ -244,6 +271,13 @@ def test_sampling_steps_mesh_and_intervals_may_change():
     new["mesh"] = to_json(MeshConfig(data=4, fsdp=2))
     new["init_from"] = {"base": "runs/a:params"}
     assert differing_identity(document(), new) == []
+
+
+def test_what_the_backward_pass_keeps_may_change():
+    """Also where an older version did not know of it."""
+    new = document()
+    new["method"]["config"]["inner"]["remat"] = True
+    assert differing_identity(document(), new) == differing_identity(new, document()) == []
 
 
 def test_a_field_that_a_newer_version_added_is_named():

@@ -109,8 +109,15 @@ def test_an_axis_that_does_not_divide_is_dropped_and_the_others_stay():
         "kernel": P("fsdp", "tensor"),
         "kernel_odd": P(None, "tensor"),
         "both": P(None, ("fsdp", "tensor")),
-        "both_8": P(),  # 12 does not divide by 2 · 4
+        "both_8": P(None, "fsdp"),  # 12 does not divide by 2 · 4
     }
+
+
+def test_no_unit_is_cut_by_tensor():
+    """Of 8 channels in 2 heads, 4 devices take none, 2 take one head each."""
+    rules, state = ((r"kernel", P("fsdp", "tensor"), 2),), {"kernel": array(8, 8)}
+    assert specs(state, mesh_of(1, 2, 4), rules) == {"kernel": P("fsdp")}
+    assert specs(state, mesh_of(2, 2, 2), rules) == {"kernel": P("fsdp", "tensor")}
 
 
 def test_a_rule_for_one_layer_fits_the_stacked_layers_of_a_scan():
@@ -224,7 +231,8 @@ def test_constrain_does_nothing_without_a_mesh_of_ours():
     ("shape", "spec", "expected"),
     [
         ((16, 6), None, P(("data", "fsdp"))),
-        ((6, 16), None, P()),  # 6 rows do not divide by 4: dropped
+        ((6, 16), None, P("data")),  # 6 rows do not divide by 4
+        ((5, 16), None, P()),
         ((16, 6, 8), P(("data", "fsdp"), None, "tensor"), P(("data", "fsdp"), None, "tensor")),
         ((16, 6, 7), P(("data", "fsdp"), None, "tensor"), P(("data", "fsdp"))),
         ((16,), P(("data", "fsdp"), None, "tensor"), P(("data", "fsdp"))),

@@ -34,7 +34,7 @@ from jaxgen.diffusion.drawing import SampleConfig, check_drawing, draw
 from jaxgen.diffusion.network import Denoiser, check_cond, drop, predictor, read, target
 from jaxgen.diffusion.schedules import Prediction
 from jaxgen.method import Method, gradient_method, with_ema
-from jaxgen.nets.unet import UNetConfig, check_unet
+from jaxgen.nets.unet import UNetConfig, check_unet, rules
 from jaxgen.numerics import to_pixels, to_unit
 from jaxgen.optimizer import AdamWConfig, adamw
 
@@ -235,5 +235,6 @@ def make(cfg: Config, spec: Spec) -> Method:
         draw=draw_noise,
         accumulate=cfg.accumulate,
         reads=("image", *keys),
+        rules=rules(cfg.net),
     )
     return with_ema(method, decay=cfg.ema_decay)._replace(conditions=(*keys, "known", "mask"))

@@ -10,19 +10,23 @@ cross-attention after each self-attention (Rombach et al. 2022, arXiv 2112.10752
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
+from jax.sharding import PartitionSpec as P
 
 from jaxgen.config import check_choice
 from jaxgen.nets.attention import attention
 from jaxgen.nets.conv import Conv
-from jaxgen.sharding import constrain
+from jaxgen.sharding import Rule, constrain, lay_out
 
 Layout = Literal["light", "full"]
+SPLIT = P(("data", "fsdp"), None, None, "tensor")  # channels, inside a block
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,33 @@ class UNetConfig:
     """Probability that a block's inner activation is dropped in training."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What the network computes in; parameters, normalisation statistics and the output stay float32."""
+    remat: bool = False
+    """Whether the backward pass computes each block's inside anew rather than keep it: less memory, more time."""
+
+
+def rules(config: UNetConfig) -> tuple[Rule, ...]:
+    """How `tensor` splits a `UNet` (after Shoeybi et al. 2019, arXiv 1909.08053), and `fsdp` beside it.
+
+    Of two layers the first is split by its output channels and the second by its input channels, so that a block
+    sums over the devices once: a residual block's two convolutions with the groups between them, an attention's heads.
+    """
+    block, attention = r"(down|middle|up)_\d+(_\d+)?/", r"_(attention|context)/"
+    groups, heads = config.num_groups, config.num_heads
+    first, second = P("fsdp", "tensor"), P("tensor", "fsdp")  # of a convolution's kernel they are the last two axes
+    units = P(None, ("tensor", "fsdp"))  # see `UnitDense`
+    return (
+        (block + "conv_in/kernel", first, groups),
+        (block + "(conv_in/bias|norm_out/)", P("tensor"), groups),
+        (block + "conv_out/kernel", second, groups),
+        (attention + "q/kernel", first, heads),
+        (attention + "q/bias", P("tensor"), heads),
+        (attention + "out/kernel", second, heads),
+        (block + "time/kernel", units, groups),
+        (attention + "kv/kernel", units, heads),
+        ("time_in/kernel", first),
+        ("time_in/bias", P("tensor")),
+        ("time_out/kernel", second),
+    )
 
 
 def check_unet(config: UNetConfig, height: int, width: int) -> None:
@@ -98,6 +129,31 @@ def double(x: jax.Array) -> jax.Array:
     return x.reshape(batch, 2 * height, 2 * width, channels)
 
 
+class UnitDense(nn.Module):
+    """A dense layer to units (heads, groups), several parts side by side: [..., C] → [..., *shape].
+
+    Its parameters are those of a `Dense` layer of as many features. `tensor` splits the units of every part: not the
+    kernel's consecutive columns, by which it is stored, so that it is rearranged where it is used.
+
+    Attributes:
+      shape: parts, units and the size of one.
+      dtype: see `UNetConfig`.
+    """
+
+    shape: tuple[int, int, int]
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x [..., C] → [..., parts, units, size]."""
+        features = math.prod(self.shape)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], features))
+        bias = self.param("bias", nn.initializers.zeros, (features,))
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        kernel = lay_out(kernel.reshape(-1, *self.shape), P(None, None, "tensor", None))
+        return jnp.tensordot(x, kernel, 1) + bias.reshape(*[1] * (x.ndim - 1), *self.shape)
+
+
 class ResBlock(nn.Module):
     """x + conv(SiLU(FiLM(norm(conv(SiLU(norm(x))))))), zero-initialised in its last convolution.
 
@@ -120,20 +176,21 @@ class ResBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, embedding: jax.Array, train: bool) -> jax.Array:
         """x [B, H, W, C], embedding [B, E] → [B, H, W, features]."""
-        h = nn.silu(nn.GroupNorm(self.num_groups, dtype=self.dtype, name="norm_in")(x))
-        h = Conv(self.features, dtype=self.dtype, name="conv_in")(h)
+        h = constrain(nn.silu(nn.GroupNorm(self.num_groups, dtype=self.dtype, name="norm_in")(x)))
+        h = constrain(Conv(self.features, dtype=self.dtype, name="conv_in")(h), SPLIT, self.num_groups)
         norm = nn.GroupNorm(self.num_groups, dtype=self.dtype, name="norm_out")
-        time = nn.Dense((1 + self.film) * self.features, dtype=self.dtype, name="time")(embedding)[:, None, None, :]
+        units = (1 + self.film, self.num_groups, self.features // self.num_groups)
+        time = UnitDense(units, self.dtype, name="time")(embedding).reshape(len(x), units[0], 1, 1, self.features)
         if self.film:
-            scale, shift = jnp.split(time, 2, axis=-1)
-            h = norm(h) * (1 + scale) + shift
+            h = norm(h) * (1 + time[:, 0]) + time[:, 1]
         else:
-            h = norm(h + time)
+            h = norm(h + time[:, 0])
         h = nn.Dropout(self.dropout, deterministic=not train, name="drop")(nn.silu(h))
+        h = constrain(h, SPLIT, self.num_groups)
         h = Conv(self.features, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="conv_out")(h)
         if x.shape[-1] != self.features:
             x = Conv(self.features, kernel_size=1, dtype=self.dtype, name="shortcut")(x)
-        return x + h
+        return constrain(x + h)
 
 
 class PixelAttention(nn.Module):
@@ -155,12 +212,12 @@ class PixelAttention(nn.Module):
         batch, height, width, channels = x.shape
         heads = (self.num_heads, channels // self.num_heads)
         h = nn.GroupNorm(self.num_groups, dtype=self.dtype, name="norm")(x).reshape(batch, height * width, channels)
+        h = constrain(h)
         q = nn.Dense(channels, dtype=self.dtype, name="q")(h).reshape(batch, -1, *heads)
-        kv = nn.Dense(2 * channels, dtype=self.dtype, name="kv")(h if context is None else context)
-        kv = kv.reshape(batch, -1, 2, *heads)
+        kv = UnitDense((2, *heads), self.dtype, name="kv")(h if context is None else context)
         mask = None if mask is None else mask[:, None, None, :]
         h = attention(q, kv[:, :, 0], kv[:, :, 1], mask=mask).reshape(x.shape)
-        return x + nn.Dense(channels, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="out")(h)
+        return constrain(x + nn.Dense(channels, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="out")(h))
 
 
 class UNet(nn.Module):
@@ -214,19 +271,23 @@ class UNet(nn.Module):
             e = e + nn.Dense(4 * cfg.width, use_bias=False, kernel_init=init, dtype=dtype, name="cond_in")(cond)
             e = jnp.concatenate([nn.silu(e), cond.astype(dtype)], axis=1)  # [B, 4 width + D]
 
+        residual = nn.remat(ResBlock, static_argnums=(3,)) if cfg.remat else ResBlock
+        attending = nn.remat(PixelAttention) if cfg.remat else PixelAttention
+
         def block(h: jax.Array, features: int, attend: bool, name: str) -> jax.Array:
-            h = ResBlock(features, cfg.num_groups, cfg.dropout, dtype, cfg.film, name=name)(h, e, train)
+            h = residual(features, cfg.num_groups, cfg.dropout, dtype, cfg.film, name=name)(h, e, train)
             if attend:
-                h = PixelAttention(cfg.num_heads, cfg.num_groups, dtype, name=f"{name}_attention")(h)
+                h = attending(cfg.num_heads, cfg.num_groups, dtype, name=f"{name}_attention")(h)
                 if context is not None:
-                    h = PixelAttention(cfg.num_heads, cfg.num_groups, dtype, name=f"{name}_context")(h, *context)
-            return constrain(h)
+                    h = attending(cfg.num_heads, cfg.num_groups, dtype, name=f"{name}_context")(h, *context)
+            return h
 
         h = constrain(Conv(cfg.width, dtype=dtype, name="conv_in")(x))
         skips = [h] if full else []
         for level, features in enumerate(levels):
             if level:
                 h = Conv(h.shape[-1], stride=2, dtype=dtype, name=f"halve_{level}")(h) if full else halve(h)
+                h = constrain(h)
                 skips += [h] if full else []
             for i in range(cfg.num_blocks):
                 h = block(h, features, h.shape[1] in cfg.attention_resolutions, f"down_{level}_{i}")
@@ -235,10 +296,11 @@ class UNet(nn.Module):
         h = block(h, levels[-1], False, "middle_1")
         for level, features in reversed(list(enumerate(levels))):
             for i in range(cfg.num_blocks + full):
-                h = jnp.concatenate([h, skips.pop()], axis=-1)
+                h = constrain(jnp.concatenate([h, skips.pop()], axis=-1))
                 h = block(h, features, h.shape[1] in cfg.attention_resolutions, f"up_{level}_{i}")
             if level:
                 h = Conv(features, dtype=dtype, name=f"double_{level}")(double(h)) if full else double(h)
+                h = constrain(h)
         h = nn.silu(nn.GroupNorm(cfg.num_groups, dtype=dtype, name="norm_out")(h))
         h = Conv(self.out_channels, kernel_init=nn.initializers.zeros, dtype=dtype, name="conv_out")(h)
         return h.astype(jnp.float32)
