@@ -89,6 +89,8 @@ class _Loop:
         self.state: Any = None
         self.step = self.data_step = self.attempt = 0
         self.record = Record(workdir, self.main)
+        self.caught: list[int] = []
+        self.signalled = float("inf")  # when an evaluation first saw a signal
         self.pending: deque[tuple[int, Any, Any]] = deque()  # log lines whose numbers may still be on the devices
 
     def run(self, document: dict[str, Any], stack: contextlib.ExitStack) -> Outcome:
@@ -108,7 +110,7 @@ class _Loop:
             return Outcome(self.step, "done")
         self.evaluate = make_evaluate(self.method, self.data, self.mesh, cfg.batch_size, self.keys.evaluate)
         self.sample = make_sample(self.method, self.mesh) if self.method.sample else None
-        self.caught = stack.enter_context(interrupts())
+        caught = self.caught = stack.enter_context(interrupts())
         stack.callback(self.checkpoints.wait)  # while signals are still caught: none may kill the last save
         self.progress = stack.enter_context(Progress(cfg.steps, start=self.step, enabled=self.main))
         self.progress.print("compiling the training step …")
@@ -125,9 +127,9 @@ class _Loop:
             runs.write_config(self.workdir, document)
         self.record.open(self.step, self.attempt, info["extra"])
         stack.callback(self.record.close)
-        return self.loop()
+        return self.loop(caught)
 
-    def loop(self) -> Outcome:
+    def loop(self, caught: list[int]) -> Outcome:
         prefetch, started = Prefetch(self.fetch, self.data_step), deque[Any]()
         try:
             while self.step < self.cfg.steps:
@@ -139,7 +141,7 @@ class _Loop:
                 if len(started) > AHEAD:
                     jax.block_until_ready(started.popleft())
                 self.progress.update(self.step, waited)
-                stopping = bool(self.caught)  # asked once: a signal from here on is the next step's
+                stopping = bool(caught)  # asked once: a signal from here on is the next step's
                 verdict = self.settle(self.step - AHEAD) or self.milestones(stopping)
                 if verdict and verdict.action == "rollback" and not self.no_way_back():
                     prefetch.close()
@@ -228,8 +230,9 @@ class _Loop:
 
     def save_early(self) -> None:
         """Saves amid an evaluation that goes on for long after a signal: the process may be killed before its end."""
-        late = self.caught and time.monotonic() - self.caught[0] > PATIENCE
-        if late and self.step not in self.checkpoints.steps():
+        if self.caught:
+            self.signalled = min(self.signalled, time.monotonic())
+        if time.monotonic() > self.signalled + PATIENCE and self.step not in self.checkpoints.steps():
             self.save()
 
     def save(self) -> bool:

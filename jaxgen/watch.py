@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
@@ -27,12 +26,9 @@ class Verdict(NamedTuple):
 
 
 @contextlib.contextmanager
-def interrupts() -> Iterator[list[float]]:
-    """Collects the times (`time.monotonic`) of SIGINT and SIGTERM instead of dying of them.
-
-    A second Ctrl-C ends the program at once.
-    """
-    caught: list[float] = []
+def interrupts() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of dying of them; a second Ctrl-C ends the program at once."""
+    caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield caught
         return
@@ -40,7 +36,7 @@ def interrupts() -> Iterator[list[float]]:
     def note(number, frame):
         if caught and number == signal.SIGINT:
             raise KeyboardInterrupt
-        caught.append(time.monotonic())
+        caught.append(number)
 
     old = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
