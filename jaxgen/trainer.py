@@ -33,7 +33,6 @@ from jaxgen.start import restore_sources
 from jaxgen.watch import NonFiniteError, Verdict, Watch, interrupts
 
 AHEAD = 2  # steps that the host may start before it waits for the oldest: the devices stay fed, the queue short
-
 PATIENCE = 2.0  # seconds after a signal in which an evaluation may end before its checkpoint is saved without it
 
 
@@ -106,7 +105,9 @@ class _Loop:
         stack.callback(self.checkpoints.close)
         info = self.resume(warm)
         del warm  # the state has copies: the devices need not hold it for the whole run
-        if self.step >= cfg.steps:
+        due = 0 < self.step <= cfg.steps and self.method.sample and self.due(cfg.sample_every)
+        lacking = due and not self.record.has_samples(self.step)  # it was killed between a save and the drawing
+        if self.step >= cfg.steps and not lacking:
             return Outcome(self.step, "done")
         self.evaluate = make_evaluate(self.method, self.data, self.mesh, cfg.batch_size, self.keys.evaluate)
         self.sample = make_sample(self.method, self.mesh) if self.method.sample else None
@@ -127,6 +128,8 @@ class _Loop:
             runs.write_config(self.workdir, document)
         self.record.open(self.step, self.attempt, info["extra"])
         stack.callback(self.record.close)
+        if lacking:
+            self.draw()
         return self.loop(caught)
 
     def loop(self, caught: list[int]) -> Outcome:
@@ -206,9 +209,8 @@ class _Loop:
         of a longer wait at a step where an evaluation is due.
         """
         cfg, step = self.cfg, self.step
-        due = lambda every: bool(every) and (step % every == 0 or step == cfg.steps)
-        evaluating = due(cfg.eval_every) and self.method.evaluate and self.data.spec.counts.get("validation", 0)
-        sampling, saving = due(cfg.sample_every) and self.sample, due(cfg.save_every) or stopping
+        evaluating = self.due(cfg.eval_every) and self.method.evaluate and self.data.spec.counts.get("validation", 0)
+        sampling, saving = self.due(cfg.sample_every) and self.sample, self.due(cfg.save_every) or stopping
         if not (evaluating or sampling or saving):
             return None
         if verdict := self.settle(step):
@@ -222,11 +224,19 @@ class _Loop:
                     return verdict
             if saving and step not in self.checkpoints.steps() and not self.save():
                 return self.watch.state(step)
-            if sampling and self.sample:
-                key = jax.random.fold_in(self.keys.sample, 0)  # the same noise each time, so that pictures compare
-                samples = self.sample(self.state, key, cfg.num_samples)
-                self.record.write_samples(step, with_text(samples, self.data.spec.names))
+            if sampling:
+                self.draw()
         return None
+
+    def due(self, every: int) -> bool:
+        """Whether what is done every so many steps is to be done at this one; 0 for never."""
+        return bool(every) and (self.step % every == 0 or self.step == self.cfg.steps)
+
+    def draw(self) -> None:
+        """Draws and writes the samples of this step."""
+        key = jax.random.fold_in(self.keys.sample, 0)  # the same noise each time, so that pictures compare
+        samples = self.sample(self.state, key, self.cfg.num_samples)  # type: ignore[misc]
+        self.record.write_samples(self.step, with_text(samples, self.data.spec.names))
 
     def save_early(self) -> None:
         """Saves amid an evaluation that goes on for long after a signal: the process may be killed before its end."""
