@@ -107,7 +107,10 @@ class _Loop:
         stack.callback(self.checkpoints.close)
         info = self.resume(warm)
         del warm  # the state has copies: the devices need not hold it for the whole run
-        if self.step >= cfg.steps:
+        due = 0 < self.step <= cfg.steps and self.method.sample and self.due(cfg.sample_every)
+        # It was killed between a save and the drawing.
+        lacking = distributed.first(bool(due) and not self.record.has_samples(self.step))
+        if self.step >= cfg.steps and not lacking:
             return Outcome(self.step, "done")
         self.evaluate = make_evaluate(self.method, self.data, self.mesh, cfg.batch_size, self.keys.evaluate)
         self.sample = make_sample(self.method, self.mesh) if self.method.sample else None
@@ -115,8 +118,9 @@ class _Loop:
         stack.callback(self.checkpoints.wait)  # while signals are still caught: none may kill the last save
         self.progress = stack.enter_context(Progress(cfg.steps, start=self.step, enabled=self.main))
         self.progress.print("compiling the training step …")
-        self.program(next(self.calls())[1])
-        self.bad = self.none_bad
+        if first := next(self.calls(), None):  # none where only samples are lacking
+            self.program(first[1])
+            self.bad = self.none_bad
         shapes = self.data.spec.batch(cfg.batch_size, self.method.reads)
         self.progress.least_step_time = least_step_time(self.method, self.abstract, shapes, self.mesh)
 
@@ -131,6 +135,8 @@ class _Loop:
             runs.write_config(self.workdir, document)
         self.record.open(self.step, self.attempt, info["extra"])
         stack.callback(self.record.close)
+        if lacking:
+            self.draw()
         return self.loop()
 
     def claim(self, stack: contextlib.ExitStack) -> None:
@@ -257,9 +263,8 @@ class _Loop:
         of a longer wait at a step where an evaluation is due.
         """
         cfg, step = self.cfg, self.step
-        due = lambda every: bool(every) and (step % every == 0 or step == cfg.steps)
-        evaluating = due(cfg.eval_every) and self.method.evaluate and self.data.spec.counts.get("validation", 0)
-        sampling, saving = due(cfg.sample_every) and self.sample, due(cfg.save_every) or stopping
+        evaluating = self.due(cfg.eval_every) and self.method.evaluate and self.data.spec.counts.get("validation", 0)
+        sampling, saving = self.due(cfg.sample_every) and self.sample, self.due(cfg.save_every) or stopping
         if not (evaluating or sampling or saving):
             return None
         if verdict := self.settle(step):
@@ -273,11 +278,19 @@ class _Loop:
                     return verdict
             if saving and step not in self.checkpoints.steps() and not self.save():
                 return self.watch.state(step)
-            if sampling and self.sample:
-                key = jax.random.fold_in(self.keys.sample, 0)  # the same noise each time, so that pictures compare
-                samples = self.sample(self.state, key, cfg.num_samples)
-                self.record.write_samples(step, with_text(samples, self.data.spec.names))
+            if sampling:
+                self.draw()
         return None
+
+    def due(self, every: int) -> bool:
+        """Whether what is done every so many steps is to be done at this one; 0 for never."""
+        return bool(every) and (self.step % every == 0 or self.step == self.cfg.steps)
+
+    def draw(self) -> None:
+        """Draws and writes the samples of this step."""
+        key = jax.random.fold_in(self.keys.sample, 0)  # the same noise each time, so that pictures compare
+        samples = self.sample(self.state, key, self.cfg.num_samples)  # type: ignore[misc]
+        self.record.write_samples(self.step, with_text(samples, self.data.spec.names))
 
     def save_early(self) -> None:
         """Saves amid an evaluation that goes on for long after a signal: the process may be killed before its end."""

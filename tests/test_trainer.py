@@ -498,6 +498,19 @@ def test_a_damaged_newest_checkpoint_is_set_aside_and_the_run_goes_on(tmp_path):
     harness.assert_bitwise(*(harness.saved_state(KMEANS, tmp_path / run) for run in ("run", "straight")))
 
 
+@pytest.mark.parametrize("step", [4, 8])
+def test_samples_that_a_kill_has_cost_are_drawn_when_the_run_goes_on(tmp_path, step):
+    """It came between the save and the end of the drawing, in the middle or at the last step."""
+    run, straight = tmp_path / "run", tmp_path / "straight"
+    harness.train(KMEANS, straight, steps=8)
+    harness.train(KMEANS, run, steps=step)
+    (name,) = (path.name for path in (run / "samples").glob(f"{step:06d}.*"))
+    (run / "samples" / name).unlink()
+    assert harness.train(KMEANS, run, steps=8) == (8, "done")
+    assert (run / "samples" / name).read_bytes() == (straight / "samples" / name).read_bytes()
+    assert (run / "metrics.jsonl").read_bytes() == (straight / "metrics.jsonl").read_bytes()
+
+
 def test_the_host_waits_for_old_steps_only(tmp_path, monkeypatch):
     """Where the step takes long, the host starts it while the ones before it still run, and no more than two of them.
 

@@ -61,6 +61,10 @@ class Record:
             if (picture := sample_grid(samples)) is not None:
                 self._log.write_image(step, "samples", picture)
 
+    def has_samples(self, step: int) -> bool:
+        """Whether samples of `step` are there."""
+        return any((self._workdir / runs.SAMPLES).glob(f"{step:06d}.*"))
+
     def write_curves(self) -> None:
         """Draws curves.png of what metrics.jsonl holds, if anything."""
         if self._writing:

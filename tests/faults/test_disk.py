@@ -15,8 +15,8 @@ import subprocess
 
 import jax
 import pytest
-import toy_runs
 
+import commands
 import harness
 import toy_methods
 from jaxgen import cli, trainer
@@ -124,15 +124,15 @@ def test_however_little_room_is_left_the_run_ends_clearly_and_goes_on(disk, tmp_
 
 
 def test_the_command_says_which_file_and_what_to_do(tmp_path):
-    config, run = toy_runs.write_config(tmp_path, steps=30), tmp_path / "run"
+    config, run = commands.write_config(tmp_path, steps=30), tmp_path / "run"
     small = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2500, resource.RLIM_INFINITY))
-    start = lambda **options: toy_runs.start("train.py", config, "--workdir", run, cache=tmp_path / "cache", **options)
-    text = toy_runs.finish(start(preexec_fn=small), code=2)
+    start = lambda **options: commands.start("train.py", config, "--workdir", run, cache=tmp_path / "cache", **options)
+    text = commands.finish(start(preexec_fn=small), code=2)
     assert re.search(rf"error: {run}/\S+: File too large; make room there: nothing that was saved is harmed", text), (
         text
     )
     assert "Traceback" not in text
-    assert "done, 30 steps" in toy_runs.finish(start())
+    assert "done, 30 steps" in commands.finish(start())
     steps = [line["step"] for line in read_metrics(run / "metrics.jsonl") if "eval/loss" not in line]
     assert steps == list(range(1, 31))
 
@@ -143,18 +143,18 @@ def obey_modes() -> None:
 
 
 def test_a_read_only_place_is_refused_before_anything_is_done(tmp_path):
-    config, place = toy_runs.write_config(tmp_path, steps=4), tmp_path / "place"
-    start = lambda name, **options: toy_runs.start(
+    config, place = commands.write_config(tmp_path, steps=4), tmp_path / "place"
+    start = lambda name, **options: commands.start(
         "train.py", config, "--workdir", place / name, cache=tmp_path / "cache", **options
     )
-    toy_runs.finish(start("old"))
+    commands.finish(start("old"))
     before = contents(place)
     paths = [place, *place.rglob("*")]
     for path in paths:
         path.chmod(0o555 if path.is_dir() else 0o444)
     try:
         for name, named in (("new", "new"), ("old", "old/.lock")):
-            text = toy_runs.finish(start(name, preexec_fn=obey_modes), code=2)
+            text = commands.finish(start(name, preexec_fn=obey_modes), code=2)
             assert f"error: {place / named}: Permission denied; choose a place that this user may" in text, text
             assert "compiling" not in text and "Traceback" not in text
     finally:

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-import toy_runs
 
+import commands
 import harness
 from jaxgen.checkpoint import Checkpoints
 from jaxgen.config import load_config
@@ -18,7 +18,7 @@ STEPS = 40
 
 
 def train(config: Path, workdir: Path, cache: Path):
-    return toy_runs.start("train.py", config, "--workdir", workdir, cache=cache)
+    return commands.start("train.py", config, "--workdir", workdir, cache=cache)
 
 
 def size(path: Path) -> int:
@@ -52,8 +52,8 @@ def assert_same_run(workdir: Path, reference: Path, config: Path) -> None:
 def survive(folder: Path, kills: int, seed: int) -> dict[str, int]:
     """Kills runs so many times, at moments drawn from the life of a process; each run ends as it would have alone."""
     rng, config, cache, reference = random.Random(seed), folder / "toy.py", folder / "cache", folder / "straight"
-    toy_runs.write_config(folder, STEPS)
-    toy_runs.finish(train(config, folder / "first", cache))  # compiles
+    commands.write_config(folder, STEPS)
+    commands.finish(train(config, folder / "first", cache))  # compiles
     began = time.monotonic()
     process, until_loop = train(config, reference, cache), 0.0
     while process.poll() is None:
@@ -61,7 +61,7 @@ def survive(folder: Path, kills: int, seed: int) -> dict[str, int]:
             until_loop = time.monotonic() - began
         time.sleep(0.01)
     life = time.monotonic() - began
-    toy_runs.finish(process)
+    commands.finish(process)
     counts, runs = {"kills": 0, "runs": 0, "in mid-save": 0, "in the loop": 0}, 0
 
     while counts["kills"] < kills:

@@ -6,8 +6,7 @@ import re
 import signal
 import time
 
-import toy_runs
-
+import commands
 from jaxgen import cli
 from jaxgen.report.log import read_metrics
 
@@ -25,10 +24,10 @@ def wait_until(process, happened, timeout: float = 300) -> None:
 def test_a_run_that_is_stopped_at_the_worst_moments_ends_as_an_undisturbed_one(tmp_path):
     """In compilation, in mid-save (twice), amid a long evaluation with a kill soon after, and by two Ctrl-C."""
     # Nothing but signals saves in the middle; an evaluation is 2000 batches long, which takes seconds.
-    config = toy_runs.write_config(tmp_path, STEPS, size=320_000, save_every=1000, eval_every=40)
+    config = commands.write_config(tmp_path, STEPS, size=320_000, save_every=1000, eval_every=40)
     run, straight = tmp_path / "run", tmp_path / "straight"
-    start = lambda workdir: toy_runs.start("train.py", config, "--workdir", workdir, cache=tmp_path / "cache")
-    toy_runs.finish(start(straight))
+    start = lambda workdir: commands.start("train.py", config, "--workdir", workdir, cache=tmp_path / "cache")
+    commands.finish(start(straight))
     checkpoints = lambda: sorted(int(p.name) for p in (run / "checkpoints").glob("*") if p.name.isdigit())
     lines = lambda: len(read_metrics(run / "metrics.jsonl")) if (run / "metrics.jsonl").exists() else 0
 
@@ -36,7 +35,7 @@ def test_a_run_that_is_stopped_at_the_worst_moments_ends_as_an_undisturbed_one(t
     while "compiling" not in (line := process.stdout.readline()):
         assert line, "it ended"
     process.send_signal(signal.SIGTERM)
-    text = toy_runs.finish(process)
+    text = commands.finish(process)
     assert (found := re.search(r"interrupted; saved at step (\d+); to go on:", text)), text
     first = int(found[1])
     assert checkpoints() == [first] and first < 20
@@ -46,7 +45,7 @@ def test_a_run_that_is_stopped_at_the_worst_moments_ends_as_an_undisturbed_one(t
     process.send_signal(signal.SIGTERM)
     wait_until(process, lambda: (run / "checkpoints").exists() and any((run / "checkpoints").glob("*tmp*")))
     process.send_signal(signal.SIGTERM)  # while it saves
-    text = toy_runs.finish(process)
+    text = commands.finish(process)
     assert "interrupted; saved at step" in text, text
     second = checkpoints()[-1]
     assert first < second < 40
@@ -67,7 +66,7 @@ def test_a_run_that_is_stopped_at_the_worst_moments_ends_as_an_undisturbed_one(t
     text = process.communicate(timeout=300)[0]
     assert process.returncode in (0, 130) and "Traceback" not in text, text
 
-    toy_runs.finish(start(run))
+    commands.finish(start(run))
     losses = lambda workdir: [line for line in read_metrics(workdir / "metrics.jsonl") if "loss" in line]
     assert losses(run) == losses(straight)
 
