@@ -64,7 +64,7 @@ class Plan(NamedTuple):
       peak_flops: FLOP/s of a device; None where unknown.
       state: the state's top-level parts.
       flops: of a step, over all devices.
-      memory: of a step, a device; None where it was not compiled.
+      memory: of a call of `train.steps_per_call` steps, a device; None where it was not compiled.
       examples: a step's.
       tokens: in an example; 0 where the data are none.
       steps: of the run.
@@ -172,7 +172,8 @@ def plan(
         memory = None
         if compiled:
             with plain() if stand_in else contextlib.nullcontext():
-                step, _ = compile_step(method, state, batch, keys_of(config.train.seed).step, mesh)
+                key, num = keys_of(config.train.seed).step, config.train.steps_per_call
+                step, _ = compile_step(method, state, batch, key, mesh, num)
             found = step.memory_analysis()
             memory = Memory(
                 found.argument_size_in_bytes,

@@ -71,6 +71,12 @@ def test_the_peak_counts_the_donated_state_once_and_falls_with_accumulation():
     assert parts.memory.temporary < memory.temporary / 2 and parts.flops.model == whole.flops.model
 
 
+def test_a_call_of_several_steps_takes_as_many_batches():
+    one, four = (plan(harness.with_train(LM, steps_per_call=num, log_every=4)) for num in (1, 4))
+    batch = 2 * 12 * 4 * 16 / 8  # an eighth of the tokens and the mask
+    assert four.memory.arguments - one.memory.arguments == 3 * batch and four.flops == one.flops
+
+
 def test_figures_of_a_language_model_by_hand(monkeypatch):
     monkeypatch.setattr(devices, "ACCELERATORS", (Accelerator("toy", "toy", 1e9, 10**6),))
     width, vocab, num, length = 16, 8, 16, 12
