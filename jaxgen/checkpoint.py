@@ -22,7 +22,7 @@ from orbax.checkpoint import checkpoint_managers
 from jaxgen import distributed
 from jaxgen.checksum import by_path, digest, text_checksum
 from jaxgen.config import closest
-from jaxgen.manager import Manager
+from jaxgen.manager import DELETED, Manager
 
 
 class Restored(NamedTuple):
@@ -63,7 +63,11 @@ class Checkpoints:
         self._manager = Manager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
-                best_fn=value, best_mode=best_mode, preservation_policy=policy, cleanup_tmp_directories=writing
+                best_fn=value,
+                best_mode=best_mode,
+                preservation_policy=policy,
+                cleanup_tmp_directories=writing,
+                todelete_subdir=DELETED,
             ),
             item_handlers={"state": ocp.PyTreeCheckpointHandler(), "info": ocp.JsonCheckpointHandler()},
         )

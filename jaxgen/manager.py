@@ -6,20 +6,27 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 
 from jaxgen.report.atomic import naming
+
+# Where checkpoints go to be deleted: one that is half deleted by a kill must not look like a step. By its end Orbax
+# knows the name for one to clear away at the next start.
+DELETED = "deleted.orbax-checkpoint-tmp"
 
 
 class Manager(ocp.CheckpointManager):
     """Differs in what it does where the disk fails, and where the metrics of a checkpoint are damaged.
 
     A full disk is an OSError that names the directory; TensorStore makes a ValueError of it. And Orbax's manager could
-    not even be opened where the metrics of one checkpoint, however old, are damaged.
+    not even be opened where the metrics of one checkpoint, however old, are damaged. What its options say is to be
+    deleted lies in `DELETED` until a save, or the wait for one, ends.
     """
 
     def save(self, *args: Any, **kwargs: Any) -> bool:
@@ -28,9 +35,16 @@ class Manager(ocp.CheckpointManager):
             return super().save(*args, **kwargs)
 
     def wait_until_finished(self) -> None:
-        """As Orbax's; OSError for the save in the background."""
+        """As Orbax's; OSError for the save in the background. Then clears away what it has put to be deleted."""
         with self._disk_errors():
             super().wait_until_finished()
+        if self._options.cleanup_tmp_directories and jax.process_index() == 0:
+            shutil.rmtree(self.directory / DELETED, ignore_errors=True)
+
+    def close(self) -> None:
+        """As Orbax's; OSError for the save in the background."""
+        with self._disk_errors():
+            super().close()
 
     def read(self, step: int, state: ocp.args.PyTreeRestore) -> tuple[Any, dict[str, Any]]:
         """The arrays and the plain values of a checkpoint; OSError where the disk fails."""

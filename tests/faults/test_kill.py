@@ -86,7 +86,7 @@ def survive(folder: Path, kills: int, seed: int) -> dict[str, int]:
             ended = process.returncode == 0
             counts["kills"] += not ended
             counts["in the loop"] += not ended and size(metrics) != before
-            counts["in mid-save"] += not ended and bool(list((workdir / "checkpoints").glob("*tmp*")))
+            counts["in mid-save"] += not ended and bool(list((workdir / "checkpoints").glob("[0-9]*tmp*")))
         assert_same_run(workdir, reference, config)
     counts["runs"] = runs
     return counts

@@ -6,10 +6,16 @@ import re
 import signal
 import time
 
+import pytest
+
 import commands
-from jaxgen import cli
+import harness
+import toy_methods
+from jaxgen import cli, trainer
+from jaxgen.checkpoint import Checkpoints
 from jaxgen.report.log import read_metrics
 
+toy_methods.register()
 STEPS = 60
 
 
@@ -22,9 +28,9 @@ def wait_until(process, happened, timeout: float = 300) -> None:
 
 
 def test_a_run_that_is_stopped_at_the_worst_moments_ends_as_an_undisturbed_one(tmp_path):
-    """In compilation, in mid-save (twice), amid a long evaluation with a kill soon after, and by two Ctrl-C."""
-    # Nothing but signals saves in the middle; an evaluation is 2000 batches long, which takes seconds.
-    config = commands.write_config(tmp_path, STEPS, size=320_000, save_every=1000, eval_every=40)
+    """In compilation, in mid-save (twice), about an evaluation, and by two Ctrl-C."""
+    # Nothing but signals saves in the middle; an evaluation is 200 batches long.
+    config = commands.write_config(tmp_path, STEPS, size=32_000, save_every=1000, eval_every=40)
     run, straight = tmp_path / "run", tmp_path / "straight"
     start = lambda workdir: commands.start("train.py", config, "--workdir", workdir, cache=tmp_path / "cache")
     commands.finish(start(straight))
@@ -53,11 +59,8 @@ def test_a_run_that_is_stopped_at_the_worst_moments_ends_as_an_undisturbed_one(t
     process = start(run)
     wait_until(process, lambda: lines() >= 40)
     process.send_signal(signal.SIGTERM)
-    wait_until(process, lambda: checkpoints()[-1] == 40)
-    process.kill()  # the time that was given is over
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    assert not any("eval/loss" in line for line in read_metrics(run / "metrics.jsonl")), "the evaluation had ended"
+    text = commands.finish(process)
+    assert "interrupted; saved at step" in text, text
 
     process = start(run)
     wait_until(process, lambda: lines() > 42)
@@ -67,8 +70,49 @@ def test_a_run_that_is_stopped_at_the_worst_moments_ends_as_an_undisturbed_one(t
     assert process.returncode in (0, 130) and "Traceback" not in text, text
 
     commands.finish(start(run))
-    losses = lambda workdir: [line for line in read_metrics(workdir / "metrics.jsonl") if "loss" in line]
-    assert losses(run) == losses(straight)
+    assert read_metrics(run / "metrics.jsonl") == read_metrics(straight / "metrics.jsonl")
+
+
+class Killed(Exception):
+    """Ends a run where `kill -9` would."""
+
+
+def test_amid_a_long_evaluation_the_state_is_saved_before_a_kill(tmp_path, monkeypatch):
+    """The second batch meets the signal, the third is after the patience, the fourth meets the kill."""
+    experiment = harness.with_train(toy_methods.EXPERIMENTS["toy_kmeans"], save_every=100)
+    make_evaluate, batches = trainer.make_evaluate, []
+
+    def watched(*args):
+        evaluate = make_evaluate(*args)
+
+        def long(state, split, between):
+            def counted():
+                batches.append(1)
+                if len(batches) == 2:
+                    signal.raise_signal(signal.SIGTERM)
+                between()
+                if len(batches) == 4:
+                    raise Killed
+
+            return evaluate(state, split, between=counted)
+
+        return long
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "make_evaluate", watched)
+        patch.setattr(trainer, "PATIENCE", -1.0)
+        with pytest.raises(Killed):
+            harness.train(experiment, tmp_path / "run", steps=8)
+    lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [2, 4] and not any("eval/loss" in line for line in lines)
+    for workdir in ("run", "straight"):
+        assert harness.train(experiment, tmp_path / workdir, steps=8) == (8, "done")
+    harness.assert_bitwise(*(harness.saved_state(experiment, tmp_path / name) for name in ("run", "straight")))
+    losses = lambda name: [line for line in read_metrics(tmp_path / name / "metrics.jsonl") if "loss" in line]
+    assert losses("run") == losses("straight")
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
+    assert checkpoints.steps() == [4, 8]
+    checkpoints.close()
 
 
 def test_a_second_ctrl_c_ends_the_command_without_a_traceback(capsys):
