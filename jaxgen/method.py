@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxgen.sharding import Rule, regathered
+from jaxgen.sharding import Rule, fenced, regathered
 
 PyTree = Any
 
@@ -127,7 +127,7 @@ def descend(
             )
             # A part without a single token weighs nothing, though its mean is 0/0.
             grow = lambda s, x: jnp.where(weight > 0, s + weight * x, s)
-            return (total + weight, jax.tree.map(grow, sums, grad_fn(params, *part))), None
+            return (total + weight, jax.tree.map(grow, sums, grad_fn(fenced(params, total), *part))), None
 
         (total, sums), _ = jax.lax.scan(add, (jnp.zeros(()), zeros), parts)
         mean = jax.tree.map(lambda s, x: (s / total).astype(x.dtype), sums, shapes)

@@ -125,6 +125,16 @@ def regathered(function: Callable[..., Any], rules: Sequence[Rule] = ()) -> Call
     return recomputing
 
 
+def fenced(params: Any, turn: jax.Array) -> Any:
+    """`params` in a loop that changes `turn`: what is gathered over `fsdp` is not gathered before the loop and kept."""
+    mesh = _current_mesh()
+    if mesh is None or mesh.shape["fsdp"] == 1:
+        return params
+    # Without a layout of their own, if an open one, they would take the gathered one of their first use.
+    own = lambda x: jax.lax.with_sharding_constraint(x, P(*[P.UNCONSTRAINED] * x.ndim))
+    return jax.tree.map(own, jax.lax.optimization_barrier((params, turn))[0])
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _laid_out(x: jax.Array, spec: P) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, spec)
