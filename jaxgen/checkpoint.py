@@ -67,7 +67,7 @@ class Checkpoints:
                 best_mode=best_mode,
                 preservation_policy=policy,
                 cleanup_tmp_directories=writing,
-                todelete_subdir=DELETED,
+                todelete_subdir=DELETED if writing else None,
             ),
             item_handlers={"state": ocp.PyTreeCheckpointHandler(), "info": ocp.JsonCheckpointHandler()},
         )

@@ -16,9 +16,8 @@ import orbax.checkpoint as ocp
 
 from jaxgen.report.atomic import naming
 
-# Where checkpoints go to be deleted: one that is half deleted by a kill must not look like a step. By its end Orbax
-# knows the name for one to clear away at the next start.
-DELETED = "deleted.orbax-checkpoint-tmp"
+# Where checkpoints go to be deleted: one that a kill has left half deleted must not look like a step.
+DELETED = "deleted"
 
 
 class Manager(ocp.CheckpointManager):
@@ -26,7 +25,7 @@ class Manager(ocp.CheckpointManager):
 
     A full disk is an OSError that names the directory; TensorStore makes a ValueError of it. And Orbax's manager could
     not even be opened where the metrics of one checkpoint, however old, are damaged. What its options say is to be
-    deleted lies in `DELETED` until a save, or the wait for one, ends.
+    deleted lies in `DELETED` until the next wait for a save, with which a restore and every save begin.
     """
 
     def save(self, *args: Any, **kwargs: Any) -> bool:

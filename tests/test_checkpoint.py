@@ -237,6 +237,22 @@ def test_when_all_are_damaged_the_run_is_not_begun_anew(tmp_path):
             checkpoints.restore(here(small()), step=1)
 
 
+def test_what_a_kill_has_left_half_deleted_is_no_step_and_goes_away(tmp_path):
+    put(tmp_path, [1, 2, 3])
+    ruin = tmp_path / "deleted" / "1" / "state"
+    ruin.mkdir(parents=True)
+    (ruin / "_METADATA").write_text("{}")
+    with opened(tmp_path) as checkpoints:  # who only reads leaves it alone: another process may be deleting it
+        assert checkpoints.restore(here(small())).step == 3 and checkpoints.steps() == [2, 3]
+        assert ruin.exists()
+    with opened(tmp_path, writing=True) as checkpoints:
+        assert checkpoints.restore(here(small())).step == 3
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["2", "3"]
+        checkpoints.save(4, small(4), {})
+        checkpoints.wait()
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["3", "4"]
+
+
 def test_a_step_by_number(tmp_path):
     put(tmp_path, [1, 3])
     with opened(tmp_path) as checkpoints:
