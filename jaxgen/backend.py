@@ -31,6 +31,11 @@ def prepare(config: TrainConfig) -> None:
         jax.config.update("jax_compilation_cache_dir", str(Path(config.compilation_cache).expanduser()))
 
 
+def prepare_for(config: TrainConfig) -> None:
+    """As `prepare`, for a run that may be anybody's: the cache is the user's own, since it holds programs."""
+    prepare(TrainConfig(deterministic=config.deterministic))
+
+
 def _make_deterministic() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     chosen = [flag for flag in flags.split() if flag.split("=")[0] == DETERMINISTIC]

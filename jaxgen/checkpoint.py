@@ -161,7 +161,7 @@ class Checkpoints:
 
     def _newest(self, read: Callable[[int], tuple[Restored, Any]], step: int | None) -> Restored | None:
         self.wait()
-        steps = self.steps()
+        steps = distributed.first(self.steps())  # a file system may show them late to some
         if step is not None and step not in steps:
             raise ValueError(f"no checkpoint of step {step} in {self.directory}; there are: {steps}")
         tried = [step] if step is not None else list(reversed(steps))
@@ -169,7 +169,7 @@ class Checkpoints:
             try:
                 # Each process reads the arrays of its own devices, and may be the only one to meet the damage.
                 return self._checked(*distributed.together(functools.partial(read, candidate)))
-            except (MismatchError, MemoryError, jax.errors.JaxRuntimeError):
+            except (MismatchError, distributed.FailedElsewhere, MemoryError, jax.errors.JaxRuntimeError):
                 raise  # says nothing about the files
             except Exception as error:  # noqa: BLE001 — whatever a damaged file makes Orbax raise
                 if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
@@ -202,6 +202,12 @@ class Checkpoints:
         if wrong := [path for path, value in own.items() if value != checksums.get(path)]:
             raise ValueError(f"checksum of {wrong[0]} differs ({len(wrong)} of {len(own)} arrays)")
         return found
+
+    def discard(self, step: int) -> None:
+        """Deletes the checkpoint of `step`, where there is one."""
+        self.wait()
+        if step in self.steps():
+            self._manager.delete(step)
 
     def best_step(self) -> int | None:
         """The step that is best by the metric, or None when no checkpoint carries the metric."""

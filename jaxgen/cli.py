@@ -50,12 +50,14 @@ def train(args: Sequence[str]) -> int:
         print(
             "usage: train CONFIG [--workdir DIR] [--train.steps N …]\n"
             "CONFIG, a Python file such as configs/ddpm_faces.py, comes before the options; "
-            "`train CONFIG --help` lists them"
+            "`train CONFIG --help` lists them\n"
+            "--interrupted-status N: the exit status after a signal, 0 by default; 75, say, for a scheduler to go on"
         )
         return 0 if set(args) & {"-h", "--help"} else 2
     path = args[0]
     parser = argparse.ArgumentParser(prog=f"train {path}", add_help=False, allow_abbrev=False)
     parser.add_argument("--workdir")
+    parser.add_argument("--interrupted-status", type=int, default=0)
     distributed.add_options(parser)
     known, rest = parser.parse_known_args(args[1:])
     distributed.initialize(distributed.asked(known), stoppable=True)
@@ -71,8 +73,9 @@ def train(args: Sequence[str]) -> int:
     workdir = Path(known.workdir or Path("runs") / Path(path).stem)
     document = experiment_to_json(config, catalog.kinds(), SOURCES) | {"spec": data.spec.to_json()}
     outcome = trainer.train(config, method, data, workdir, document)
+    status = known.interrupted_status if outcome.reason == "interrupted" else 0
     if not distributed.is_first():
-        return 0
+        return status
     if outcome.reason == "done":
         draw = shlex.join([*this_program("sample"), str(workdir), "--num", "64"])
         measure = shlex.join(["jaxgen", "evaluate", str(workdir)])
@@ -81,7 +84,7 @@ def train(args: Sequence[str]) -> int:
         again = shlex.join([*this_program("train"), path, "--workdir", str(workdir), *rest])
         where = f", in each of {num} processes" if (num := distributed.num_processes()) > 1 else ""
         print(f"{workdir}: {outcome.reason}; saved at step {outcome.step}; to go on{where}: {again}")
-    return 0
+    return status
 
 
 def sample(args: Sequence[str]) -> int:
@@ -131,7 +134,7 @@ def sample(args: Sequence[str]) -> int:
         raise ValueError(f"the method of {known.run} does not sample")
     cond = distributed.together(lambda: condition_of(run, known.condition, known.known, known.mask, known.num))
     axes = MeshConfig(known.data, known.fsdp, known.tensor)
-    backend.prepare(run.config.train)
+    backend.prepare_for(run.config.train)
     use_cores(min(known.num, CHUNK), axes)
     mesh = make_mesh(axes)
     with jax.set_mesh(mesh):
@@ -229,7 +232,7 @@ def evaluate(args: Sequence[str]) -> int:
         raise ValueError(f"the method of {known.run} has no metrics to evaluate")
     batch_size = run.config.train.batch_size
     axes = MeshConfig(known.data, known.fsdp, known.tensor)
-    backend.prepare(run.config.train)
+    backend.prepare_for(run.config.train)
     use_cores(batch_size, axes)
     data = distributed.together(run.config.data.load)
     data.spec.check(known.split, run.method.reads)

@@ -37,6 +37,10 @@ KEPT = 1000  # words of process 0 that stay to be read: no process is so many lo
 _exchanges, _firsts = itertools.count(), itertools.count()  # all processes agree on the same things in the same order
 
 
+class FailedElsewhere(ValueError):
+    """The disk, memory or device of another process has failed."""
+
+
 class Processes(NamedTuple):
     """What was said about the processes; None where nothing was."""
 
@@ -184,19 +188,26 @@ def together(work: Callable[[], T]) -> T:
       work: nothing in it may wait for other processes.
 
     Raises:
-      ValueError: it raised in other processes only; says in which, and what.
+      ValueError: it raised in other processes only; says in which, and what. A `FailedElsewhere` where it was the
+        disk, memory or device.
     """
     if num_processes() == 1:
         return work()
+    error: BaseException | None
     try:
         result, error = work(), None
-    except Exception as raised:  # noqa: BLE001 — whatever it is, the others must know
+    except (Exception, SystemExit) as raised:  # whatever it is, the others must know
         error = raised
-    said = exchange("" if error is None else f"{type(error).__name__}: {error}"[:2000])
+    # Of a disk, memory or device that fails the others must think the same: it is no damage of what was read.
+    failing = isinstance(error, (OSError, MemoryError, jax.errors.JaxRuntimeError)) and not isinstance(
+        error, FileNotFoundError
+    )
+    said = exchange("" if error is None else f"{'!' * failing}{type(error).__name__}: {error}"[:2000])
     if error is not None:
         raise error
-    if failed := [f"process {i}: {text}" for i, text in enumerate(said) if text]:
-        raise ValueError("\n".join(failed[:3]))
+    if failed := [f"process {i}: {text.removeprefix('!')}" for i, text in enumerate(said) if text]:
+        kind = FailedElsewhere if any(text.startswith("!") for text in said) else ValueError
+        raise kind("\n".join(failed[:3]))
     return result
 
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from jaxgen import distributed
 from jaxgen.config import load_config, override
 from jaxgen.devices import ACCELERATORS, usable_memory
 from jaxgen.plan import MARGIN, Memory, Plan, readable
@@ -33,6 +34,8 @@ def plan(args: Sequence[str]) -> int:
     parser.add_argument("--device-kind")
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--workdir")  # so that a command of `train` can be planned as it stands
+    parser.add_argument("--interrupted-status")
+    distributed.add_options(parser)
     known, rest = parser.parse_known_args(args[1:])
     config = override(load_config(path), rest, f"plan {path} [--devices N] [--device-kind KIND] [--no-compile]")
     if known.devices is None:

@@ -51,7 +51,7 @@ def differing_identity(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[s
     """The fields, as `name: old → new`, in which two config.json trees are different runs.
 
     Method, data, seed and batch size are a run's identity; sampling options, step count, mesh, intervals, the place
-    of the data and what is kept for the backward pass (`remat`) may change.
+    of the data, and what saves memory (`remat`, `accumulate`), which changes no more than rounding, may change.
     """
 
     def flat(tree: Any, path: str = "") -> dict[str, Any]:
@@ -66,7 +66,7 @@ def differing_identity(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[s
         numbers = {f"train.{k}": train.get(k) for k in ("seed", "batch_size")}
         source = {k: v for k, v in data["config"].items() if k != "data_dir"}
         found = flat({"method": fields, "data": source}) | names | numbers
-        return {name: value for name, value in found.items() if not name.endswith(".remat")}
+        return {name: value for name, value in found.items() if not name.endswith((".remat", ".accumulate"))}
 
     def differing(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
         names = [name for name in sorted(a | b) if a.get(name) != b.get(name)]

@@ -273,10 +273,11 @@ class _Loop:
             if evaluating:
                 between = self.save_early if jax.process_count() == 1 else None  # all processes save together
                 metrics = {f"eval/{k}": v for k, v in self.evaluate(self.state, "validation", between=between).items()}
+                self.checkpoints.discard(step)  # what `save_early` saved knows nothing of this evaluation
                 bad = {name: -1 if np.isfinite(value) else step for name, value in metrics.items()}
                 if verdict := self.report(step, metrics, bad, cfg.eval_every):
                     return verdict
-            if saving and step not in self.checkpoints.steps() and not self.save():
+            if saving and not self.save():
                 return self.watch.state(step)
             if sampling:
                 self.draw()

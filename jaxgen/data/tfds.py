@@ -6,6 +6,7 @@ and needs TensorFlow for most sets; reading it needs neither.
 
 from __future__ import annotations
 
+import errno
 import functools
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,10 @@ def _directory(data_dir: str | None) -> str:
 def _builder(name: str, data_dir: str | None) -> Any:
     """TFDS's builder of a data set, on disk or not."""
     tfds, directory = _tfds(), _directory(data_dir)
+    if ":" in name:  # of the community, whose code TFDS would fetch and run
+        raise ValueError(
+            f"the TFDS data set {name!r} is one of a namespace; only TFDS's own and prepared ones are read"
+        )
     try:
         return tfds.builder(name, data_dir=directory)
     except tfds.core.DatasetNotFoundError:
@@ -180,6 +185,8 @@ def load(name: str, size: int | None, validation: float, data_dir: str | None) -
         try:
             examples = source(origin, "image" in keys).__getitems__(places)
         except (RuntimeError, OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
+                raise  # a disk or network that fails now may be back later
             raise ValueError(
                 f"cannot read the TFDS data set {name!r} ({builder.data_path}, split {origin!r}): {error}; delete that "
                 f"folder, and prepare it anew: {_command(name, str(builder.data_dir_root))}"

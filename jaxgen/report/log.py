@@ -116,7 +116,14 @@ class MetricsLog:
         """Logs scalars (floats, or arrays with one element) by name."""
         values = {name: float(value) for name, value in metrics.items()}
         with naming(self.path):
-            self._file.write(_line({"step": int(step), **({"attempt": int(attempt)} if attempt else {}), **values}))
+            line = _line({"step": int(step), **({"attempt": int(attempt)} if attempt else {}), **values})
+            start = self._file.tell()
+            try:
+                while line:  # a disk that gets full takes a part first
+                    line = line[self._file.write(line) :]
+            except OSError:
+                self._file.truncate(start)  # no later line may follow a torn one
+                raise
         if self._tensorboard():
             from tensorboardX.summary import scalar
 

@@ -13,6 +13,7 @@ import commands
 import harness
 from jaxgen.checkpoint import Checkpoints
 from jaxgen.config import load_config
+from jaxgen.report.log import read_metrics
 
 STEPS = 40
 
@@ -34,11 +35,8 @@ def names(workdir: Path) -> set[str]:
 def assert_same_run(workdir: Path, reference: Path, config: Path) -> None:
     """The same losses, config, samples and checkpoints, all whole, and no file more."""
     assert names(workdir) == names(reference)
-    for name in (
-        "metrics.jsonl",
-        "config.json",
-        *(f"samples/{path.name}" for path in (reference / "samples").iterdir()),
-    ):
+    assert read_metrics(workdir / "metrics.jsonl") == read_metrics(reference / "metrics.jsonl")
+    for name in ("config.json", *(f"samples/{path.name}" for path in (reference / "samples").iterdir())):
         assert (workdir / name).read_bytes() == (reference / name).read_bytes(), name
     experiment = load_config(config)
     checkpoints = Checkpoints(reference / "checkpoints")
