@@ -72,6 +72,7 @@ def compile_step(
     def steps(state, bad, batches, number, attempt):
         def one(carry, inputs):
             (state, bad), (batch, number) = carry, inputs
+            state = jax.lax.with_sharding_constraint(state, shardings_of(abstract))  # what the loop carries has none
             state, bad, metrics = step(state, bad, batch, number, attempt)
             return (state, bad), metrics
 
