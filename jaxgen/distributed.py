@@ -199,9 +199,8 @@ def together(work: Callable[[], T]) -> T:
     except (Exception, SystemExit) as raised:  # whatever it is, the others must know
         error = raised
     # Of a disk, memory or device that fails the others must think the same: it is no damage of what was read.
-    failing = isinstance(error, (OSError, MemoryError, jax.errors.JaxRuntimeError)) and not isinstance(
-        error, FileNotFoundError
-    )
+    failures = (OSError, MemoryError, jax.errors.JaxRuntimeError)
+    failing = isinstance(error, failures) and not isinstance(error, FileNotFoundError)
     said = exchange("" if error is None else f"{'!' * failing}{type(error).__name__}: {error}"[:2000])
     if error is not None:
         raise error

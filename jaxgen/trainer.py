@@ -295,7 +295,7 @@ class _Loop:
 
     def save_early(self) -> None:
         """Saves amid an evaluation that goes on for long after a signal: the process may be killed before its end."""
-        if self.signals.waited() > PATIENCE and self.step not in self.checkpoints.steps():
+        if 0 < self.signals.waited() > PATIENCE and self.step not in self.checkpoints.steps():
             self.save()
 
     def save(self) -> bool:

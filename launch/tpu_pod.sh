@@ -21,7 +21,7 @@ case "${1:-}" in
     git archive --prefix=jaxgen/ -o /tmp/jaxgen.tar HEAD
     gcloud compute tpus tpu-vm scp /tmp/jaxgen.tar "$NAME": --zone "$ZONE" --worker=all
     everywhere "tar xf jaxgen.tar && cd jaxgen && mkdir -p runs && sudo mount '${SHARE:?set SHARE, such as 10.0.0.2:/runs}' runs &&
-      python3 -m venv .venv && .venv/bin/pip install -q -e . -c constraints.txt && .venv/bin/pip install -q -U 'jax[tpu]'"
+      python3 -m venv .venv && .venv/bin/pip install -q -e . -c constraints.txt && .venv/bin/pip install -q 'jax[tpu]' -c constraints.txt"
     ;;
   train)
     everywhere "cd jaxgen && .venv/bin/python train.py configs/ddpm_imagenet64.py --workdir runs/ddpm_imagenet64 \

@@ -33,6 +33,7 @@ def understood(args: list[str]) -> None:
     """Ends the program unless `train` knows every option."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--workdir")
+    parser.add_argument("--interrupted-status", type=int)
     distributed.add_options(parser)
     said, rest = parser.parse_known_args(args[1:])
     distributed.settings(distributed.asked(said), {"SLURM_STEP_NUM_TASKS": "2"})
@@ -68,6 +69,14 @@ def test_the_kubernetes_job_starts_as_many_processes_as_it_has_pods_and_finds_th
     assert pod["subdomain"] == service["metadata"]["name"] and service["spec"]["clusterIP"] == "None"
     assert service["spec"]["selector"] == {"job-name": job["metadata"]["name"]}
     assert int(port) == service["spec"]["ports"][0]["port"]
+
+
+def test_the_image_is_built_by_instructions_that_exist_and_leaves_out_what_git_ignores():
+    lines = (ROOT / "launch" / "Dockerfile").read_text().splitlines()
+    instructions = [line.split()[0] for line in lines if line and not line.startswith("#")]
+    assert instructions[0] == "FROM" and set(instructions) <= {"FROM", "WORKDIR", "COPY", "RUN", "ENTRYPOINT"}
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert {*(ROOT / ".gitignore").read_text().splitlines(), ".git/"} <= set(ignored)
 
 
 def test_an_option_that_does_not_exist_is_noticed(capsys):

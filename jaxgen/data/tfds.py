@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,8 @@ def _directory(data_dir: str | None) -> str:
 def _builder(name: str, data_dir: str | None) -> Any:
     """TFDS's builder of a data set, on disk or not."""
     tfds, directory = _tfds(), _directory(data_dir)
-    if ":" in name:  # of the community, whose code TFDS would fetch and run
-        raise ValueError(
-            f"the TFDS data set {name!r} is one of a namespace; only TFDS's own and prepared ones are read"
-        )
+    if re.match(r"\w+:[A-Za-z]", name):  # of the community, whose code TFDS would fetch and run
+        raise ValueError(f"the TFDS data set {name!r} has a namespace; only those of TFDS and prepared ones are read")
     try:
         return tfds.builder(name, data_dir=directory)
     except tfds.core.DatasetNotFoundError:

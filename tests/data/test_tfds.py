@@ -145,6 +145,8 @@ def test_a_set_that_is_not_on_disk_names_the_command(folder):
 def test_unknown_sets_versions_and_configs(folder):
     with pytest.raises(FileNotFoundError, match="knows no data set 'mnits' \\(did you mean 'mnist'\\?\\), and none"):
         load(folder, "mnits")
+    with pytest.raises(ValueError, match="'kaggle:mnist' has a namespace"):
+        load(folder, "kaggle:mnist")
     with pytest.raises(ValueError, match="cannot open the TFDS data set 'mnist:9.9.9'"):
         load(folder, "mnist:9.9.9")
     with pytest.raises(ValueError, match="cannot open the TFDS data set 'mnist/nothing'"):

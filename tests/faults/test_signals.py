@@ -11,8 +11,9 @@ import pytest
 import commands
 import harness
 import toy_methods
-from jaxgen import cli, trainer
+from jaxgen import cli, trainer, watch
 from jaxgen.checkpoint import Checkpoints
+from jaxgen.config import Rule
 from jaxgen.report.log import read_metrics
 
 toy_methods.register()
@@ -56,10 +57,12 @@ def test_a_run_that_is_stopped_at_the_worst_moments_ends_as_an_undisturbed_one(t
     second = checkpoints()[-1]
     assert first < second < 40
 
-    process = start(run)
+    process = commands.start(
+        "train.py", config, "--workdir", run, "--interrupted-status", "75", cache=tmp_path / "cache"
+    )
     wait_until(process, lambda: lines() >= 40)
     process.send_signal(signal.SIGTERM)
-    text = commands.finish(process)
+    text = commands.finish(process, code=75)
     assert "interrupted; saved at step" in text, text
 
     process = start(run)
@@ -113,6 +116,22 @@ def test_amid_a_long_evaluation_the_state_is_saved_before_a_kill(tmp_path, monke
     checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
     assert checkpoints.steps() == [4, 8]
     checkpoints.close()
+
+
+def test_what_was_saved_amid_an_evaluation_is_no_way_back_from_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(watch.Signals, "waited", lambda self: 100.0)
+    experiment = harness.with_train(
+        toy_methods.EXPERIMENTS["toy_kmeans"],
+        steps=8,
+        save_every=2,
+        eval_every=4,
+        max_rollbacks=1,
+        rules=(Rule("eval/loss", above=-1.0, action="rollback"),),
+    )
+    step, reason = harness.train(experiment, tmp_path)
+    assert step == 4 and "1 rollbacks did not help" in reason
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert [(line["step"], line["rollback/from_step"]) for line in lines if "rollback/from_step" in line] == [(2, 4)]
 
 
 def test_a_second_ctrl_c_ends_the_command_without_a_traceback(capsys):
