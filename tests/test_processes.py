@@ -272,8 +272,9 @@ def test_killing_one_process_ends_the_others_and_a_restart_goes_on(place):
         group.popen[1].kill()
         began = time.monotonic()
         codes = group.wait(2 * heartbeat)
-        # The coordinator looks once a second for processes that it has not heard of for so long.
-        assert codes[1] == -signal.SIGKILL and codes[0] not in (0, None) and time.monotonic() - began < heartbeat + 2
+        # The coordinator looks once a second for processes that it has not heard of for so long; the rest is for the
+        # end of a Python on a busy machine.
+        assert codes[1] == -signal.SIGKILL and codes[0] not in (0, None) and time.monotonic() - began < heartbeat + 6
     with Processes(command, explicit(2, heartbeat), place) as group:
         group.wait_for(lambda: running(group))
         group.popen[1].terminate()
