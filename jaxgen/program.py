@@ -92,20 +92,20 @@ def compile_step(
         step if num == 1 else steps,
         donate_argnums=0,
         out_shardings=(shardings_of(abstract), everywhere, everywhere),
-        compiler_options=late_gathers(mesh),
+        compiler_options=late(mesh),
     )
     return jitted.lower(abstract, bad, batch, scalar, scalar).compile(), {
         name: jax.device_put(np.int32(-1), everywhere) for name in metrics
     }
 
 
-def late_gathers(mesh: Mesh) -> dict[str, str] | None:
-    """Compiler options under which a step gathers a parameter over `fsdp` when it is used.
+def late(mesh: Mesh) -> dict[str, str] | None:
+    """Compiler options under which a step gathers a parameter, or computes a block anew, when it is needed.
 
-    XLA's schedules for accelerators do so by themselves; that for CPUs gathers all of them first.
+    XLA's schedules for accelerators do so by themselves; that for CPUs does first whatever can be done first.
     """
-    late = mesh.shape["fsdp"] > 1 and mesh.devices.flat[0].platform == "cpu"
-    return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"} if late else None
+    cpu = mesh.devices.flat[0].platform == "cpu"
+    return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"} if cpu else None
 
 
 def make_evaluate(method: Method, data: Dataset, mesh: Mesh, batch_size: int, key: jax.Array) -> Callable[..., Any]:
