@@ -33,6 +33,7 @@ config = Experiment(
             num_heads=4,
             num_groups=32,
             layout="full",
+            direct_condition=False,
             dtype="bfloat16",
         ),
         optimizer=AdamWConfig(learning_rate=1e-4, warmup_steps=1000),

@@ -92,27 +92,27 @@ def compile_step(
         step if num == 1 else steps,
         donate_argnums=0,
         out_shardings=(shardings_of(abstract), everywhere, everywhere),
-        compiler_options=late_gathers(mesh),
+        compiler_options=late(mesh),
     )
     return jitted.lower(abstract, bad, batch, scalar, scalar).compile(), {
         name: jax.device_put(np.int32(-1), everywhere) for name in metrics
     }
 
 
-def late_gathers(mesh: Mesh) -> dict[str, str] | None:
-    """Compiler options under which a step gathers a parameter over `fsdp` when it is used.
+def late(mesh: Mesh) -> dict[str, str] | None:
+    """Compiler options under which a step gathers a parameter, or computes a block anew, when it is needed.
 
-    XLA's schedule for CPUs gathers all of them first. Those for GPUs and TPUs hide gathers behind computation, a few
-    ahead; how many lives at once there has not been measured.
+    XLA's schedule for CPUs does first whatever can be done first. Those for GPUs and TPUs hide gathers behind
+    computation, a few ahead; how many live at once there has not been measured.
     """
-    late = mesh.shape["fsdp"] > 1 and mesh.devices.flat[0].platform == "cpu"
-    return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"} if late else None
+    cpu = mesh.devices.flat[0].platform == "cpu"
+    return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"} if cpu else None
 
 
 def make_evaluate(method: Method, data: Dataset, mesh: Mesh, batch_size: int, key: jax.Array) -> Callable[..., Any]:
-    """`(state, split, repeat=0, between=None) -> {name: float}` over a whole split in its own order.
+    """`(state, split, repeat=0) -> {name: float}` over a whole split in its own order.
 
-    The last batch's padding is masked; another `repeat` draws other noise; `between` is called after every batch.
+    The last batch's padding is masked; another `repeat` draws other noise.
     """
 
     @jax.jit
@@ -121,16 +121,12 @@ def make_evaluate(method: Method, data: Dataset, mesh: Mesh, batch_size: int, ke
         pairs = method.evaluate(state, batch, key)  # type: ignore[misc]
         return {name: (jnp.sum(num * valid), jnp.sum(den * valid)) for name, (num, den) in pairs.items()}
 
-    def evaluate(
-        state: Any, split: str, repeat: int = 0, between: Callable[[], None] | None = None
-    ) -> dict[str, float]:
+    def evaluate(state: Any, split: str, repeat: int = 0) -> dict[str, float]:
         parts, noise = [], jax.random.fold_in(key, repeat)
         for i in range(num_evaluation_batches(data, split, batch_size)):
             read = lambda rows, i=i: evaluation_batch(data, split, i, batch_size, method.reads, rows)  # noqa: E731
             parts.append(sums(state, global_batch(read, batch_size, mesh), jax.random.fold_in(noise, i)))
             jax.block_until_ready(parts[-QUEUE:][0])
-            if between:
-                between()
         parts = jax.device_get(parts)
         return {
             name: math.fsum(float(p[name][0]) for p in parts) / math.fsum(float(p[name][1]) for p in parts)

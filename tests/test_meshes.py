@@ -1,7 +1,7 @@
 """The diffusion step on 8 devices: the same numbers as on one, a state that is split, and a program that says so.
 
 The compiled programs are read (`hlo.py`). XLA's CPU backend is told to gather late, as in training
-(`program.late_gathers`); what other backends schedule is theirs to say.
+(`program.late`); what other backends schedule is theirs to say.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from jaxgen.diffusion import ddpm
 from jaxgen.method import descend
 from jaxgen.nets.unet import UNetConfig
 from jaxgen.optimizer import AdamWConfig
-from jaxgen.program import abstract_state, keys_of, late_gathers, shardings_of
+from jaxgen.program import abstract_state, keys_of, late, shardings_of
 from jaxgen.sharding import BATCH, global_batch, lay_out, make_mesh
 
 # The batch is the only dimension that 11 divides: an array whose size it divides holds examples.
@@ -64,9 +64,9 @@ class Run:
         mesh = self.mesh = make_mesh(axes, jax.devices()[: math.prod(shape)])
         method = catalog.make(config, DATA.spec)
         # The machine code need not be fast; what crosses devices and the schedule are chosen before it is made.
-        quick = lambda mesh: (late_gathers(mesh) or {}) | {"xla_backend_optimization_level": "0"}
+        quick = lambda mesh: late(mesh) | {"xla_backend_optimization_level": "0"}
         with jax.set_mesh(mesh), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(program, "late_gathers", quick)
+            patch.setattr(program, "late", quick)
             self.abstract = abstract_state(method, DATA.spec, SIZE, mesh, axes)
             batch = DATA.spec.batch(SIZE, method.reads)
             sharding = NamedSharding(mesh, BATCH)
@@ -221,7 +221,7 @@ def test_gathering_once_for_both_passes_keeps_every_layer(regathering):
         jitted = jax.jit(
             step if regathering else plain,
             out_shardings=[NamedSharding(mesh, P("fsdp"))] * 8,
-            compiler_options=late_gathers(mesh),
+            compiler_options=late(mesh),
         )
         text = jitted.lower(params, shape(16, 16, spec=BATCH)).compile().as_text()
     layers = hlo.peak_of_gathered(text) / (16 * 16 * 4)

@@ -48,6 +48,9 @@ class UNetConfig:
     """Groups of each normalisation; divides the channels of every level."""
     film: bool = True
     """Whether time scales and shifts a block's inner activation; it is added to it otherwise (Ho et al.)."""
+    direct_condition: bool = True
+    """Whether a condition also enters every block by itself, which small details need (a smile); costs parameters for
+    each of its values in each block."""
     layout: Layout = "light"
     """`light` pools and repeats, with a skip from each block to its mirror; `full` (Ho et al.) changes resolution by
     convolutions, skips every stage of the way down, and has one block more a level on the way up."""
@@ -265,11 +268,13 @@ class UNet(nn.Module):
         if cond is None:
             e = nn.silu(e)  # [B, 4 width]
         else:
-            # Behind time's layers as in Dhariwal & Nichol, and straight to every block: a condition on few pixels
-            # (a smile) is learned slowly, and not at all through time's layers or a weak initialisation.
+            # Behind time's layers (Dhariwal & Nichol 2021), and straight to every block: a condition on few pixels is
+            # learned slowly, and not at all through time's layers or from a weak initialisation.
             init = nn.initializers.normal(0.3)
             e = e + nn.Dense(4 * cfg.width, use_bias=False, kernel_init=init, dtype=dtype, name="cond_in")(cond)
-            e = jnp.concatenate([nn.silu(e), cond.astype(dtype)], axis=1)  # [B, 4 width + D]
+            e = nn.silu(e)
+            if cfg.direct_condition:
+                e = jnp.concatenate([e, cond.astype(dtype)], axis=1)  # [B, 4 width + D]
 
         residual = nn.remat(ResBlock, static_argnums=(3,)) if cfg.remat else ResBlock
         attending = nn.remat(PixelAttention) if cfg.remat else PixelAttention
