@@ -110,9 +110,9 @@ def late(mesh: Mesh) -> dict[str, str] | None:
 
 
 def make_evaluate(method: Method, data: Dataset, mesh: Mesh, batch_size: int, key: jax.Array) -> Callable[..., Any]:
-    """`(state, split, repeat=0) -> {name: float}` over a whole split in its own order.
+    """`(state, split, repeat=0, between=None) -> {name: float}` over a whole split in its own order.
 
-    The last batch's padding is masked; another `repeat` draws other noise.
+    The last batch's padding is masked; another `repeat` draws other noise; `between` is called after every batch.
     """
 
     @jax.jit
@@ -121,12 +121,16 @@ def make_evaluate(method: Method, data: Dataset, mesh: Mesh, batch_size: int, ke
         pairs = method.evaluate(state, batch, key)  # type: ignore[misc]
         return {name: (jnp.sum(num * valid), jnp.sum(den * valid)) for name, (num, den) in pairs.items()}
 
-    def evaluate(state: Any, split: str, repeat: int = 0) -> dict[str, float]:
+    def evaluate(
+        state: Any, split: str, repeat: int = 0, between: Callable[[], None] | None = None
+    ) -> dict[str, float]:
         parts, noise = [], jax.random.fold_in(key, repeat)
         for i in range(num_evaluation_batches(data, split, batch_size)):
             read = lambda rows, i=i: evaluation_batch(data, split, i, batch_size, method.reads, rows)  # noqa: E731
             parts.append(sums(state, global_batch(read, batch_size, mesh), jax.random.fold_in(noise, i)))
             jax.block_until_ready(parts[-QUEUE:][0])
+            if between:
+                between()
         parts = jax.device_get(parts)
         return {
             name: math.fsum(float(p[name][0]) for p in parts) / math.fsum(float(p[name][1]) for p in parts)
