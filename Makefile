@@ -1,11 +1,11 @@
-# make demo | test | test-all | lint | format | readers | clean        PYTHON=python3.12 make … picks another Python (3.11 or newer)
+# make demo | test | test-all | lint | format | readers | peers | clean        PYTHON=python3.12 make … picks another Python (3.11 or newer)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGING := pyproject.toml requirements.txt constraints.txt jaxgen/__init__.py
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all lint format readers clean constraints
+.PHONY: demo test test-all lint format readers clean constraints peers
 
 # A twelfth of the experiment's steps, after which more noise than is right would leave noise.
 SHORT := --train.steps 1700 --train.log-every 50 --train.sample-every 850 --train.save-every 850 \
@@ -62,3 +62,8 @@ $(VENV)/installed: $(PACKAGING) | $(BIN)/python
 $(VENV)/installed-dev: $(PACKAGING) | $(BIN)/python
 	$(BIN)/pip install -q -e '.[dev]' -c constraints.txt
 	@touch $@ $(VENV)/installed
+
+# The programs that benchmarks compare with, in an environment of their own.
+peers:
+	$(PYTHON) -m venv benchmarks/.venv
+	benchmarks/.venv/bin/pip install -q -r benchmarks/requirements.txt

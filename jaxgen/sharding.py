@@ -205,6 +205,19 @@ def lay_out(x: jax.Array, spec: P) -> jax.Array:
     return x if (mesh := _current_mesh()) is None else _laid_out(x, _dividing(spec, x.shape, mesh))
 
 
+def summed_over_batch(function: Callable[..., jax.Array], *args: jax.Array) -> jax.Array:
+    """`function(*args)`, a sum over the examples of args [B, ...], each device going through its own.
+
+    For functions that loop over the batch: of a loop over an axis that is split, XLA would gather the axis.
+    """
+    mesh = _current_mesh()
+    axes = BATCH[0]
+    if mesh is None or _axis_size(mesh, axes) == 1 or len(args[0]) % _axis_size(mesh, axes):
+        return function(*args)
+    reduced = lambda *args: jax.lax.psum(function(*args), axes)
+    return jax.shard_map(reduced, in_specs=BATCH, out_specs=P(), axis_names=set(axes), check_vma=False)(*args)
+
+
 def _current_mesh() -> Any:
     """The mesh that is set, where it is one of ours."""
     mesh = jax.sharding.get_abstract_mesh()

@@ -1,0 +1,1 @@
+"""One file a case; see `benchmarks.program` for what it holds."""

@@ -1,0 +1,136 @@
+"""Programs that take turns: medians over rounds that nothing disturbed, and their ratios."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parents[1]
+DISTURBED = 0.15  # of a program's own time, that others had of its cores, or that it waited for one
+MOST = 6  # times as many rounds as are asked for
+
+
+class Row(NamedTuple):
+    """What a row of a case has shown.
+
+    Attributes:
+      seconds: program → median seconds a unit of work.
+      ratios: peer → its time through that of the first program, for each round that was kept.
+      facts: program → what it says of its work.
+      kept: rounds that nothing disturbed.
+      rounds: rounds in all.
+    """
+
+    seconds: dict[str, float]
+    ratios: dict[str, list[float]]
+    facts: dict[str, dict[str, Any]]
+    kept: int
+    rounds: int
+
+
+class Child:
+    """A program in a process of its own, which stands still until it is told to work."""
+
+    def __init__(self, python: Path, request: Mapping[str, Any], log: Path):
+        num = str(len(request["cores"]))
+        env = {**os.environ, "OMP_NUM_THREADS": num, "OPENBLAS_NUM_THREADS": num, "MKL_NUM_THREADS": num}
+        env |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+        self.log, self.name = log, request["program"]
+        with log.open("w") as errors:
+            self.process = subprocess.Popen(
+                [python, "-m", "benchmarks.child"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=env,
+                cwd=ROOT,
+            )
+        self.tell(json.dumps(request))
+
+    def tell(self, line: str) -> None:
+        """Sends a line."""
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def answer(self) -> Any:
+        """The next answer; RuntimeError with the end of its log where the process has died."""
+        if not (line := self.process.stdout.readline()):
+            raise RuntimeError(f"{self.name} has ended:\n{self.log.read_text()[-3000:]}")
+        return json.loads(line)
+
+    def close(self) -> None:
+        """Ends the process."""
+        self.process.kill()
+        self.process.wait()
+
+
+def quiet(times: Mapping[str, float], alone: bool) -> bool:
+    """Whether a measurement was undisturbed; `alone` where the program keeps a single core busy."""
+    waited = alone and times["wall"] > (1 + DISTURBED) * times["cpu"]
+    return not waited and times["others"] <= DISTURBED * times["wall"]
+
+
+def compare(
+    name: str,
+    case: Any,
+    row: str,
+    pythons: Mapping[str, Path],
+    cores: Sequence[int],
+    pairs: int,
+    folder: Path,
+    show: Callable[[str], None],
+) -> Row:
+    """Runs one row of a case.
+
+    Args:
+      name: of the case.
+      case: its module, see `benchmarks.program`.
+      row: which row.
+      pythons: the interpreters of the environments, `jaxgen` and `peers`.
+      cores: what each program is pinned to.
+      pairs: rounds to keep; a round is one measurement of each program, their order reversed from one to the next.
+      folder: for what the programs share, and their logs.
+      show: is told how far it is.
+    """
+    programs = [p for p in case.PROGRAMS if (row, p) not in getattr(case, "SKIP", set())]
+    options = {**case.ROWS[row], **({"folder": str(folder)} if hasattr(case, "prepare") else {})}
+    clock = getattr(case, "CLOCK", "cpu")
+    kept: list[dict[str, float]] = []
+    with ExitStack() as stack:
+        children = {}
+        for i, program in enumerate(programs):
+            show(f"{program} starts")
+            request = {"case": name, "program": program, "options": options, "cores": list(cores)}
+            python = pythons["jaxgen" if program.startswith("jaxgen") else "peers"]
+            children[program] = child = Child(python, request, folder / f"{i}.log")
+            stack.callback(child.close)
+            child.answer()  # one after the other: they would disturb each other
+        rounds = 0
+        while len(kept) < pairs and rounds < MOST * pairs:
+            times = {}
+            for program in programs if rounds % 2 == 0 else reversed(programs):
+                children[program].tell("go")
+                times[program] = children[program].answer()
+            rounds += 1
+            if all(quiet(t, alone=clock == "cpu" and len(cores) == 1) for t in times.values()):
+                kept.append({program: t[clock] for program, t in times.items()})
+            show(f"{len(kept)} of {rounds} rounds undisturbed")
+        facts = {}
+        for program, child in children.items():
+            child.tell("end")
+            facts[program] = child.answer()
+    first, *peers = programs
+    return Row(
+        {p: statistics.median(t[p] for t in kept) for p in programs} if kept else {},
+        {p: [t[p] / t[first] for t in kept] for p in peers},
+        facts,
+        len(kept),
+        rounds,
+    )
