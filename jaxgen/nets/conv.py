@@ -41,7 +41,7 @@ def _kernel_products(x: jax.Array, dy: jax.Array, pads: Pads) -> jax.Array:
 
     Σ_{b,p} x[b, p + offset] dyᵀ[b, p] for each offset of the kernel: a product of matrices whose inner axis runs over
     pixels, a few images at a time, so that they stay in the cache. The w offsets in a row stand side by side in one
-    matrix, for fewer and larger products.
+    matrix, for fewer and larger products. In float32 or better.
     """
     batch, rows, columns, features = dy.shape
     height = x.shape[1] + sum(pads[0]) - rows + 1
@@ -50,17 +50,17 @@ def _kernel_products(x: jax.Array, dy: jax.Array, pads: Pads) -> jax.Array:
     num = max(n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or n * rows * columns <= _PIXELS))
 
     def add(total, inputs):
-        x, dy = inputs
+        x, dy = (a.astype(exact) for a in inputs)  # XLA's CPU products cannot sum half precision in float32
         x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)])
         x = jnp.stack([x[:, :, j : j + columns] for j in range(width)], 3)  # [n, H, W', w, C]
         shifts = [x[:, i : i + rows].reshape(-1, width, x.shape[-1]) for i in range(height)]  # [n H' W', w, C]
         dy = dy.reshape(-1, features).T  # merged by hand: XLA is slower with several inner axes
-        products = [jnp.tensordot(dy, shift, 1, preferred_element_type=exact) for shift in shifts]
+        products = [jnp.tensordot(dy, shift, 1) for shift in shifts]
         return total + jnp.stack(products), None
 
     zeros = jnp.zeros((height, features, width, x.shape[3]), exact)
     total = jax.lax.scan(add, zeros, tuple(a.reshape(-1, num, *a.shape[1:]) for a in (x, dy)))[0]
-    return total.transpose(0, 2, 3, 1).astype(x.dtype)
+    return total.transpose(0, 2, 3, 1)
 
 
 # Both are linear in either argument, and each one's gradients are the other or itself.
@@ -69,7 +69,8 @@ _unit_conv = jax.custom_vjp(_correlate, nondiff_argnums=(2,))
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _kernel_gradient(x: jax.Array, dy: jax.Array, pads: Pads) -> jax.Array:
-    return summed_over_batch(lambda x, dy: _kernel_products(x, dy, pads), x, dy)
+    # Rounded behind the sum: for accuracy, and because XLA's CPU compiler aborts on a device's sum in bfloat16 here.
+    return summed_over_batch(lambda x, dy: _kernel_products(x, dy, pads), x, dy).astype(x.dtype)
 
 
 def _image_gradient(dy: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:

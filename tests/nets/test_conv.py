@@ -127,6 +127,14 @@ def test_layer_is_the_convolution_plus_bias_in_the_asked_type():
     assert_close(half.astype(jnp.float32), expected, tolerance=0.02)
 
 
+def test_gradients_in_half_precision_are_those_of_the_full_one():
+    x, kernel = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate([(4, 6, 6, 3), (3, 3, 3, 5)]))
+    slope = jax.jit(jax.grad(lambda x, kernel: jnp.sum(conv(x, kernel).astype(jnp.float32) ** 2), (0, 1)))
+    half = slope(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
+    assert all(g.dtype == jnp.bfloat16 for g in half)
+    assert_close(jax.tree.map(lambda g: g.astype(jnp.float32), half), slope(x, kernel), tolerance=0.03)
+
+
 def test_zero_initialised_layer_outputs_zero():
     x = jnp.ones((1, 4, 4, 2))
     y, params = Conv(3, kernel_init=nn.initializers.zeros, use_bias=False).init_with_output(jax.random.key(0), x)
