@@ -39,7 +39,7 @@ readers: $(VENV)/installed
 	$(BIN)/python -m jaxgen.metrics.ship $(READERS:%=runs/readers/%)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) benchmarks/.venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Pins anew the versions that the ranges of requirements.txt allow, for every Python and platform in one file.

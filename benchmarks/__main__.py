@@ -51,8 +51,6 @@ def main() -> None:
         rows: dict[str, Row] = {}
         print(f"\n{name}: {case.__doc__.splitlines()[0]}", flush=True)
         with tempfile.TemporaryDirectory() as folder:
-            if hasattr(case, "prepare"):
-                case.prepare(Path(folder))
             for row in case.ROWS:
                 if args.row and args.row not in row:
                     continue

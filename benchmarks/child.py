@@ -34,7 +34,6 @@ def busy(cores: list[int]) -> float:
 
 def measure(program, calls: int, cores: list[int]) -> dict[str, float]:
     """Seconds a call: CPU and wall time, and the time for which others worked on the cores."""
-    program.before()
     cpu, others, wall = used(), busy(cores), time.perf_counter()
     for _ in range(calls):
         program.run()
@@ -56,7 +55,7 @@ def main() -> None:
     case = importlib.import_module(f"benchmarks.cases.{request['case']}")
     program = case.PROGRAMS[request["program"]](**request["options"])
     measure(program, 1, cores)  # compiles
-    calls = 1 if program.once else math.ceil(LEAST / min(measure(program, 1, cores)["wall"] for _ in range(2)))
+    calls = math.ceil(LEAST / min(measure(program, 1, cores)["wall"] for _ in range(2)))
     answer({"calls": calls})
     for line in sys.stdin:
         if line.strip() == "end":

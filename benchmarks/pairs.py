@@ -96,18 +96,17 @@ def compare(
       pythons: the interpreters of the environments, `jaxgen` and `peers`.
       cores: what each program is pinned to.
       pairs: rounds to keep; a round is one measurement of each program, their order reversed from one to the next.
-      folder: for what the programs share, and their logs.
+      folder: for the programs' logs.
       show: is told how far it is.
     """
-    programs = [p for p in case.PROGRAMS if (row, p) not in getattr(case, "SKIP", set())]
-    options = {**case.ROWS[row], **({"folder": str(folder)} if hasattr(case, "prepare") else {})}
+    programs = list(case.PROGRAMS)
     clock = getattr(case, "CLOCK", "cpu")
     kept: list[dict[str, float]] = []
     with ExitStack() as stack:
         children = {}
         for i, program in enumerate(programs):
             show(f"{program} starts")
-            request = {"case": name, "program": program, "options": options, "cores": list(cores)}
+            request = {"case": name, "program": program, "options": case.ROWS[row], "cores": list(cores)}
             python = pythons["jaxgen" if program.startswith("jaxgen") else "peers"]
             children[program] = child = Child(python, request, folder / f"{i}.log")
             stack.callback(child.close)

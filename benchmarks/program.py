@@ -8,9 +8,6 @@ A case is a module of `benchmarks/cases/`; its docstring says what is compared, 
   GOAL: float                      how many times as fast as the best peer the first is to be; optional, 1.0
   CORES: int                       cores that each program is given; optional, 1
   CLOCK: "cpu" or "wall"           what counts; optional, "cpu". Work on several cores or on the disk has wall time
-  SKIP: set[tuple[row, program]]   pairs that there are not; optional
-  prepare: (folder) -> None        writes what programs share; optional. They have `folder` as an option then
-  plot: (results, path) -> None    draws {row: {program: seconds}}; optional
 
 Importing it must need the standard library alone: the peers' environment has no jaxgen, and ours has no peers.
 """
@@ -28,12 +25,8 @@ class Program:
 
     Attributes:
       run: does one unit of work, and returns when it is done.
-      before: is called before each measurement; not timed.
       facts: is called at the end: figures that show that the programs do the same work, or how well.
-      once: whether a measurement is one call, for which `before` makes ready, rather than half a second of calls.
     """
 
     run: Callable[[], Any]
-    before: Callable[[], Any] = lambda: None
     facts: Callable[[], dict[str, float]] = dict
-    once: bool = False

@@ -10,7 +10,7 @@ BATCH, SIDE, STEPS = 16, 32, 10  # images, pixels along a side, steps of the sam
 MULTIPLIERS, GROUPS, HEADS = (1, 2, 2), 8, 4
 
 
-def jaxgen_method(width: int, side: int = SIDE, sampler: str = "ddim"):
+def jaxgen_method(width: int):
     """The DDPM method, and the description of its data."""
     from jaxgen.data.dataset import Spec
     from jaxgen.diffusion import ddpm
@@ -20,18 +20,18 @@ def jaxgen_method(width: int, side: int = SIDE, sampler: str = "ddim"):
     net = UNetConfig(
         width=width,
         multipliers=MULTIPLIERS,
-        attention_resolutions=(side // 4,),
+        attention_resolutions=(SIDE // 4,),
         num_groups=GROUPS,
         num_heads=HEADS,
         film=False,
         layout="full",
     )
-    spec = Spec({"image": (side, side, 3)}, {"image": "uint8"}, {"train": 1000}, {}, {})
-    sample = SampleConfig(sampler=sampler, steps=STEPS, clip=False)
+    spec = Spec({"image": (SIDE, SIDE, 3)}, {"image": "uint8"}, {"train": 1000}, {}, {})
+    sample = SampleConfig(steps=STEPS, clip=False)
     return ddpm.make(ddpm.Config(prediction="eps", schedule="linear", net=net, sample=sample), spec), spec
 
 
-def jaxgen_train(width: int, batch: int = BATCH, side: int = SIDE, num_devices: int = 1) -> Program:
+def jaxgen_train(width: int, num_devices: int = 1) -> Program:
     """One training step of ours, as the trainer compiles it: loss, gradients, clipping, AdamW, average of weights."""
     import os
 
@@ -46,12 +46,12 @@ def jaxgen_train(width: int, batch: int = BATCH, side: int = SIDE, num_devices: 
     from jaxgen.sharding import global_batch, make_mesh
 
     backend.prepare(TrainConfig(compilation_cache=""))
-    method, spec = jaxgen_method(width, side)
+    method, spec = jaxgen_method(width)
     mesh, keys = make_mesh(MeshConfig()), keys_of(0)
-    images = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (BATCH, SIDE, SIDE, 3), np.uint8)
     with jax.set_mesh(mesh):
-        abstract = abstract_state(method, spec, batch, mesh, MeshConfig())
-        data = global_batch(lambda rows: {"image": images[rows]}, batch, mesh)
+        abstract = abstract_state(method, spec, BATCH, mesh, MeshConfig())
+        data = global_batch(lambda rows: {"image": images[rows]}, BATCH, mesh)
         state = jax.jit(method.init, out_shardings=shardings_of(abstract))(keys.init, data)
         program, bad = compile_step(method, abstract, data, keys.step, mesh)
     kept: dict[str, Any] = {"state": state, "bad": bad, "number": 0}
@@ -66,14 +66,14 @@ def jaxgen_train(width: int, batch: int = BATCH, side: int = SIDE, num_devices: 
     return Program(run, facts=lambda: {"parameters": count})
 
 
-def diffusers_model(width: int, side: int = SIDE):
+def diffusers_model(width: int):
     """The network of diffusers."""
     import torch
     from diffusers import UNet2DModel
 
     torch.manual_seed(0)
     return UNet2DModel(
-        sample_size=side,
+        sample_size=SIDE,
         block_out_channels=[width * m for m in MULTIPLIERS],
         layers_per_block=1,
         down_block_types=["DownBlock2D"] * (len(MULTIPLIERS) - 1) + ["AttnDownBlock2D"],
@@ -83,23 +83,23 @@ def diffusers_model(width: int, side: int = SIDE):
     )
 
 
-def diffusers_train(width: int, batch: int = BATCH, side: int = SIDE, compiled: bool = False) -> Program:
+def diffusers_train(width: int, compiled: bool = False) -> Program:
     """The same step of diffusers, with PyTorch's fused AdamW."""
     import torch
     from diffusers import DDPMScheduler
 
-    model = diffusers_model(width, side)
+    model = diffusers_model(width)
     ema = [p.detach().clone() for p in model.parameters()]
     params = list(model.parameters())
     scheduler = DDPMScheduler(1000)
     optimizer = torch.optim.AdamW(params, lr=1e-3, weight_decay=0.0, fused=True)
     network = torch.compile(model) if compiled else model
-    images = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8)
+    images = torch.randint(0, 256, (BATCH, 3, SIDE, SIDE), dtype=torch.uint8)
 
     def run() -> float:
         x = images.float() / 127.5 - 1
         eps = torch.randn_like(x)
-        t = torch.randint(0, 1000, (batch,))
+        t = torch.randint(0, 1000, (BATCH,))
         loss = torch.nn.functional.mse_loss(network(scheduler.add_noise(x, eps, t), t).sample, eps)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(params, 1.0)

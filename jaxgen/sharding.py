@@ -205,17 +205,29 @@ def lay_out(x: jax.Array, spec: P) -> jax.Array:
     return x if (mesh := _current_mesh()) is None else _laid_out(x, _dividing(spec, x.shape, mesh))
 
 
-def summed_over_batch(function: Callable[..., jax.Array], *args: jax.Array) -> jax.Array:
-    """`function(*args)`, a sum over the examples of args [B, ...], each device going through its own.
+def over_batch(function: Callable[..., tuple[Any, Any]], rows: Any, *shared: Any) -> tuple[Any, Any]:
+    """`function(rows, *shared) -> (sums, outs)`, by each device on its own rows; the sums meet in one all-reduce.
 
-    For functions that loop over the batch: of a loop over an axis that is split, XLA would gather the axis.
+    For functions that loop over the batch: of a loop over an axis that is split, XLA would gather the axis. Where no
+    mesh of ours splits the batch, or it does not divide, the function is called as it is.
+
+    Args:
+      function: sums over its rows, and a pytree of [n, ...] arrays for the n rows that it is given.
+      rows: a pytree of [N, ...] arrays.
+      *shared: pytrees that every device sees whole.
     """
-    mesh = _current_mesh()
-    axes = BATCH[0]
-    if mesh is None or _axis_size(mesh, axes) == 1 or len(args[0]) % _axis_size(mesh, axes):
-        return function(*args)
-    reduced = lambda *args: jax.lax.psum(function(*args), axes)
-    return jax.shard_map(reduced, in_specs=BATCH, out_specs=P(), axis_names=set(axes), check_vma=False)(*args)
+    mesh, axes = _current_mesh(), BATCH[0]
+    size = 1 if mesh is None else _axis_size(mesh, axes)
+    if size == 1 or jax.tree.leaves(rows)[0].shape[0] % size:
+        return function(rows, *shared)
+
+    def reduced(rows: Any, *shared: Any) -> tuple[Any, Any]:
+        sums, outs = function(rows, *shared)
+        return jax.lax.psum(sums, axes), outs
+
+    specs = (BATCH, *(P() for _ in shared))
+    split = jax.shard_map(reduced, in_specs=specs, out_specs=(P(), BATCH), axis_names=set(axes), check_vma=False)
+    return split(rows, *shared)
 
 
 def _current_mesh() -> Any:

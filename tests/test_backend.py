@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -79,7 +80,7 @@ def test_deterministic_needs_its_flag_before_the_devices_start(monkeypatch):
     assert os.environ["XLA_FLAGS"] == f"--xla_gpu_deterministic_ops=true {flags}"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
 def test_memory_is_kept_from_one_step_to_the_next():
     """Filling a block that was freed before faults no page in; it does where the user has chosen glibc's own way."""
     program = """

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec as P
 
-from jaxgen.sharding import AXES, BATCH
+from jaxgen.sharding import over_batch
 
 if TYPE_CHECKING:
     from jaxgen.data import Spec
@@ -61,15 +60,7 @@ def over_rows(fn: Callable[..., tuple[Any, Any]], rows: Any, *shared: Any) -> tu
             sums, outs = jax.tree.map(jnp.add, sums, more), jax.tree.map(lambda *x: jnp.concatenate(x), outs, last)
         return sums, outs
 
-    def reduced(rows: Any, *shared: Any) -> tuple[Any, Any]:
-        sums, outs = local(rows, *shared)
-        return jax.lax.psum(sums, AXES[:2]), outs
-
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or not set(AXES) <= set(mesh.axis_names) or mesh.size == 1:
-        return local(rows, *shared)
-    specs = (BATCH, *(P() for _ in shared))
-    return jax.shard_map(reduced, in_specs=specs, out_specs=(P(), BATCH), check_vma=False)(rows, *shared)
+    return over_batch(local, rows, *shared)
 
 
 class Vectors(NamedTuple):

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
 from jaxgen.kernels import backend
-from jaxgen.sharding import summed_over_batch
+from jaxgen.sharding import over_batch
 
 Padding = str | Sequence[tuple[int, int]]
 """`"SAME"`, `"VALID"`, or `((top, bottom), (left, right))`."""
@@ -31,17 +31,27 @@ _DIMS = ("NHWC", "HWIO", "NHWC")
 _PIXELS = 1024  # of the images whose products are taken at a time
 
 
-def _correlate(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
+# Both are linear in either argument, and each one's gradients are the other or itself.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _unit_conv(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
     """Stride-1 correlation of x [B,H,W,C] with kernel [h,w,C,O]: [B,H',W',O]."""
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=_DIMS)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _kernel_gradient(x: jax.Array, dy: jax.Array, pads: Pads) -> jax.Array:
+    """Gradient of its kernel, [h,w,C,O], at x [B,H,W,C] and the gradient dy [B,H',W',O] of its output."""
+    total, _ = over_batch(lambda rows: (_kernel_products(rows[0], rows[1], pads), ()), (x, dy))
+    # Rounded behind the sum: for accuracy, and because XLA's CPU compiler aborts on a device's sum in bfloat16 here.
+    return total.astype(x.dtype)
+
+
 def _kernel_products(x: jax.Array, dy: jax.Array, pads: Pads) -> jax.Array:
-    """Gradient of a stride-1 correlation's kernel, [h,w,C,O], at x [B,H,W,C] and its output's gradient dy [B,H',W',O].
+    """`_kernel_gradient` in float32 or better, of the examples of one device.
 
     Σ_{b,p} x[b, p + offset] dyᵀ[b, p] for each offset of the kernel: a product of matrices whose inner axis runs over
     pixels, a few images at a time, so that they stay in the cache. The w offsets in a row stand side by side in one
-    matrix, for fewer and larger products. In float32 or better.
+    matrix, for fewer and larger products.
     """
     batch, rows, columns, features = dy.shape
     height = x.shape[1] + sum(pads[0]) - rows + 1
@@ -61,16 +71,6 @@ def _kernel_products(x: jax.Array, dy: jax.Array, pads: Pads) -> jax.Array:
     zeros = jnp.zeros((height, features, width, x.shape[3]), exact)
     total = jax.lax.scan(add, zeros, tuple(a.reshape(-1, num, *a.shape[1:]) for a in (x, dy)))[0]
     return total.transpose(0, 2, 3, 1)
-
-
-# Both are linear in either argument, and each one's gradients are the other or itself.
-_unit_conv = jax.custom_vjp(_correlate, nondiff_argnums=(2,))
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _kernel_gradient(x: jax.Array, dy: jax.Array, pads: Pads) -> jax.Array:
-    # Rounded behind the sum: for accuracy, and because XLA's CPU compiler aborts on a device's sum in bfloat16 here.
-    return summed_over_batch(lambda x, dy: _kernel_products(x, dy, pads), x, dy).astype(x.dtype)
 
 
 def _image_gradient(dy: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
