@@ -47,9 +47,6 @@ class UNetConfig:
     """Heads of each self-attention."""
     num_groups: int = 8
     """Groups of each normalisation; divides the channels of every level."""
-    patch: int = 1
-    """Side of the squares of pixels that are made one, with as many times the channels, before the first level and
-    parted after the last (Hoogeboom et al. 2023, arXiv 2301.11093, section 3.3): 2 costs a quarter of the time."""
     film: bool = True
     """Whether time scales and shifts a block's inner activation; it is added to it otherwise (Ho et al.)."""
     direct_condition: bool = True
@@ -94,15 +91,13 @@ def rules(config: UNetConfig) -> tuple[Rule, ...]:
 def check_unet(config: UNetConfig, height: int, width: int) -> None:
     """Raises a ValueError where `config` contradicts itself or cannot take images of `height` × `width`."""
     check_choice("net.layout", config.layout, get_args(Layout))
-    if not config.multipliers or min(config.width, config.patch, *config.multipliers, config.num_blocks) < 1:
-        raise ValueError(f"a U-Net needs a positive width, patch, num_blocks and multipliers, not {config}")
+    if not config.multipliers or min(config.width, *config.multipliers, config.num_blocks) < 1:
+        raise ValueError(f"a U-Net needs a positive width, num_blocks and multipliers, not {config}")
     halvings = len(config.multipliers) - 1
-    multiple = config.patch * 2**halvings
-    if height % multiple or width % multiple:
-        parted = f" from patches of {config.patch}" if config.patch > 1 else ""
+    if height % 2**halvings or width % 2**halvings:
         raise ValueError(
-            f"images of {height}×{width} cannot be halved {halvings} times{parted}; give the U-Net fewer `multipliers` "
-            f"(now {config.multipliers}) or pad the images to a multiple of {multiple}"
+            f"images of {height}×{width} cannot be halved {halvings} times; give the U-Net fewer `multipliers` "
+            f"(now {config.multipliers}) or pad the images to a multiple of {2**halvings}"
         )
     for channels in (config.width * m for m in config.multipliers):
         for option in ("num_groups", "num_heads"):
@@ -136,20 +131,6 @@ def double(x: jax.Array) -> jax.Array:
     batch, height, width, channels = x.shape
     x = jnp.broadcast_to(x[:, :, None, :, None, :], (batch, height, 2, width, 2, channels))
     return x.reshape(batch, 2 * height, 2 * width, channels)
-
-
-def to_patches(x: jax.Array, patch: int) -> jax.Array:
-    """Squares of pixels as the channels of one: [B, H·patch, W·patch, C] → [B, H, W, patch²·C]."""
-    batch, height, width, channels = x.shape
-    x = x.reshape(batch, height // patch, patch, width // patch, patch, channels).swapaxes(2, 3)
-    return x.reshape(batch, height // patch, width // patch, patch * patch * channels)
-
-
-def from_patches(x: jax.Array, patch: int) -> jax.Array:
-    """The inverse of `to_patches`: [B, H, W, patch²·C] → [B, H·patch, W·patch, C]."""
-    batch, height, width, channels = x.shape
-    x = x.reshape(batch, height, width, patch, patch, channels // patch**2).swapaxes(2, 3)
-    return x.reshape(batch, height * patch, width * patch, channels // patch**2)
 
 
 class UnitDense(nn.Module):
@@ -307,7 +288,7 @@ class UNet(nn.Module):
                     h = attending(cfg.num_heads, cfg.num_groups, dtype, name=f"{name}_context")(h, *context)
             return h
 
-        h = constrain(Conv(cfg.width, dtype=dtype, name="conv_in")(to_patches(x, cfg.patch)))
+        h = constrain(Conv(cfg.width, dtype=dtype, name="conv_in")(x))
         skips = [h] if full else []
         for level, features in enumerate(levels):
             if level:
@@ -327,6 +308,5 @@ class UNet(nn.Module):
                 h = Conv(features, dtype=dtype, name=f"double_{level}")(double(h)) if full else double(h)
                 h = constrain(h)
         h = nn.silu(GroupNorm(cfg.num_groups, dtype=dtype, name="norm_out")(h))
-        out_channels = cfg.patch**2 * self.out_channels
-        h = Conv(out_channels, kernel_init=nn.initializers.zeros, dtype=dtype, name="conv_out")(h)
-        return from_patches(h, cfg.patch).astype(jnp.float32)
+        h = Conv(self.out_channels, kernel_init=nn.initializers.zeros, dtype=dtype, name="conv_out")(h)
+        return h.astype(jnp.float32)

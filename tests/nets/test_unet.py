@@ -7,7 +7,7 @@ import pytest
 
 from jaxgen.config import MeshConfig
 from jaxgen.nets.attention import attention
-from jaxgen.nets.unet import UNet, UNetConfig, double, from_patches, halve, time_embedding, to_patches
+from jaxgen.nets.unet import UNet, UNetConfig, double, halve, time_embedding
 from jaxgen.program import late
 from jaxgen.sharding import make_mesh
 
@@ -119,7 +119,6 @@ def test_sizes_of_the_bundled_images_run_through_three_levels(size, bottom):
         ({"multipliers": (1, 1, 2, 2)}, 28, "cannot be halved 3 times"),
         ({"num_groups": 3}, 8, "num_groups=3 does not divide the 8 channels"),
         ({"num_heads": 5}, 8, "num_heads=5 does not divide"),
-        ({"patch": 2}, 6, "cannot be halved 1 times from patches of 2"),
         ({"num_blocks": 0}, 8, "num_blocks"),
     ],
 )
@@ -154,22 +153,6 @@ def test_halving_takes_means_and_doubling_repeats():
     x = jnp.arange(16.0).reshape(1, 4, 4, 1)
     np.testing.assert_array_equal(halve(x)[0, :, :, 0], [[2.5, 4.5], [10.5, 12.5]])
     np.testing.assert_array_equal(double(x), np.repeat(np.repeat(x, 2, 1), 2, 2))
-
-
-def test_patches_are_squares_of_pixels_and_come_back():
-    x = jnp.arange(2 * 6 * 4 * 3.0).reshape(2, 6, 4, 3)
-    patches = to_patches(x, 2)
-    np.testing.assert_array_equal(patches[1, 2, 0], x[1, 4:6, 0:2].ravel())
-    np.testing.assert_array_equal(from_patches(patches, 2), x)
-
-
-def test_a_network_of_patches_works_at_their_resolution():
-    config = dataclasses.replace(TINY, patch=2)
-    x, t = jnp.ones((2, 16, 8, 3)), jnp.zeros(2)
-    params = jax.eval_shape(UNet(config, 1).init, jax.random.key(0), x, t)["params"]
-    assert params["conv_in"]["kernel"].shape == (3, 3, 12, 8) and params["conv_out"]["kernel"].shape == (3, 3, 8, 4)
-    assert "down_1_0_attention" in params  # 16 pixels, 8 patches, 4 at the second level
-    assert jax.eval_shape(UNet(config, 1).apply, {"params": params}, x, t).shape == (2, 16, 8, 1)
 
 
 def test_time_embedding_of_vaswani_et_al():
