@@ -163,7 +163,11 @@ def make(cfg: Config, spec: Spec) -> Method:
             "eps": jax.random.normal(key_eps, batch["image"].shape),
             "dropout": jax.random.split(key_drop, size),
             "show": jax.random.uniform(key_show, (size, 1 + len(keys))),
-            "share": jax.random.uniform(key_share, (size, 1 + len(spec.sizes.get("attribute", ())))),
+            "share": {
+                k: jax.random.uniform(jax.random.fold_in(key_share, i), (size, 1 + batch[k].shape[1]))
+                for i, k in enumerate(keys)
+                if batch[k].ndim > 1
+            },
             "again": jax.random.bernoulli(key_again, 0.5, (size,)),
         }
 

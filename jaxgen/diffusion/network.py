@@ -74,17 +74,18 @@ class Denoiser(nn.Module):
         return target, (mix + 1.0) / 2.0
 
 
-def drop(cond: Cond, uniform: jax.Array, share: jax.Array, rate: float) -> dict[str, jax.Array]:
+def drop(cond: Cond, uniform: jax.Array, share: Mapping[str, jax.Array], rate: float) -> dict[str, jax.Array]:
     """The condition that a training example is shown: nothing with probability `rate`, and a part of its attributes.
 
     Each example keeps a share of its attributes that is itself uniform, so that conditions on one attribute, on some
-    and on all are equally familiar.
+    and on all are equally familiar; so with the words of its text, since a user types fewer than a caption has.
 
     Args:
       cond: `{key: [B, ...]}`.
       uniform: [B, 1 + K] in [0, 1) for K keys: below `rate`, the first number leaves everything open and, where there
         are several keys, the others one key each, so that samples can be asked for by any of them alone.
-      share: [B, 1 + A] in [0, 1): the example's share, and a number for each attribute, which stays below that share.
+      share: for keys of A attributes or words, [B, 1 + A] in [0, 1): the example's share, and a number for each, which
+        stays below that share.
       rate: probability of leaving all open.
     """
     shown = {}
@@ -93,8 +94,8 @@ def drop(cond: Cond, uniform: jax.Array, share: jax.Array, rate: float) -> dict[
         if len(cond) > 1:
             keep = keep & (uniform[:, 1 + i] >= rate)
         keep = keep.reshape(-1, *[1] * (value.ndim - 1))
-        if key == "attribute":
-            keep = keep & (share[:, 1:] < share[:, :1])
+        if key in share:
+            keep = keep & (share[key][:, 1:] < share[key][:, :1])
         shown[key] = jnp.where(keep, value, OPEN[key])
     return shown
 

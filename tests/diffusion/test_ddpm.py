@@ -121,14 +121,14 @@ def test_conditions_are_dropped_whole_and_in_part():
     num = 20_000
     keys = jax.random.split(jax.random.key(0), 2)
     uniform, share = jax.random.uniform(keys[0], (num, 3)), jax.random.uniform(keys[1], (num, 4))
-    attribute = np.asarray(drop({"attribute": jnp.ones((num, 3), jnp.int32)}, uniform, share, 0.25)["attribute"])
-    kept = (attribute > 0).sum(1)  # dropped whole, or a uniform share of three: 0, 1, 2 and 3 equally often
-    expected = 0.25 * np.eye(4)[0] + 0.75 / 4
-    np.testing.assert_allclose(np.bincount(kept, minlength=4) / num, expected, atol=0.015)
-    cond = {"label": jnp.ones(num, jnp.int32), "tokens": jnp.ones((num, 3), jnp.int32)}
-    shown = drop(cond, uniform, share, 0.25)
-    label, tokens = np.asarray(shown["label"]) > 0, np.asarray(shown["tokens"]).any(1)
-    for seen, probability in ((label & tokens, 0.75**3), (label & ~tokens, 0.75**2 * 0.25), (tokens, 0.75**2)):
+    expected = 0.25 * np.eye(4)[0] + 0.75 / 4  # dropped whole, or a uniform share of three: 0, 1, 2 and 3 equally often
+    for key in ("attribute", "tokens"):
+        shown = np.asarray(drop({key: jnp.ones((num, 3), jnp.int32)}, uniform, {key: share}, 0.25)[key])
+        np.testing.assert_allclose(np.bincount((shown > 0).sum(1), minlength=4) / num, expected, atol=0.015)
+    cond = {"label": jnp.ones(num, jnp.int32), "user": jnp.ones(num, jnp.int32)}
+    shown = drop(cond, uniform, {}, 0.25)
+    label, user = np.asarray(shown["label"]) > 0, np.asarray(shown["user"]) > 0
+    for seen, probability in ((label & user, 0.75**3), (label & ~user, 0.75**2 * 0.25), (user, 0.75**2)):
         assert seen.mean() == pytest.approx(probability, abs=0.015)
 
 
