@@ -25,7 +25,7 @@ KEYS = {
     "fashion": {"image": "image", "label": "label"},
     "digits": {"image": "image", "label": "label"},
     "emoji": {"image": "google", "label": "category", "tokens": "tokens", "source": "google", "target": "twitter"},
-    "emoji_drawings": {"image": "drawing", "attribute": "attribute"},  # both vendors' as one set
+    "emoji_drawings": {"image": "drawing", "attribute": "attribute", "tokens": "tokens"},  # both vendors' as one set
 }
 VENDORS = ("google", "twitter")
 RECORDS = ("speeches", "reviews")
@@ -98,7 +98,12 @@ def records(name: str) -> list[dict[str, Any]]:
 
 
 def captions(name: str, split: str) -> list[str]:
-    """The captions of "faces" or "emoji"; those of emoji with the tags that are no words of the caption behind them."""
+    """The captions of "faces" or "emoji"; those of emoji with the tags that are no words of the caption behind them.
+
+    Those of "emoji_drawings" stand twice, once for each vendor's drawing.
+    """
+    if name == "emoji_drawings":
+        return [line for line in captions("emoji", split) for _ in VENDORS]
     lines = texts(name, f"{split}_caption")
     if name != "emoji":
         return lines
@@ -109,7 +114,7 @@ def captions(name: str, split: str) -> list[str]:
 @functools.cache
 def _tokens(name: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """The captions of each split as tokens, and their vocabulary: words that stand twice or more in train's."""
-    train = [words(text) for text in captions(name, "train")]
+    train = [words(text) for text in captions(name.removesuffix("_drawings"), "train")]
     counts = Counter(word for text in train for word in text)
     vocabulary = (PADDING, UNKNOWN, *sorted(word for word, count in counts.items() if count > 1))
     length = max(map(len, train))
@@ -122,7 +127,7 @@ def load(name: str, validation: float) -> Dataset:
     Keys, all images uint8 [H, W, C] and all labels int32: faces `image`, `attribute` [10]; fashion and digits
     `image`, `label`; emoji `image`, `label` (its category), and the pair `source` (Google's drawing, the same as
     `image`), `target` (Twitter's); emoji_drawings `image` (both vendors' drawings), `attribute` (category, vendor).
-    Faces and emoji have their captions as `tokens` [T], of the words in `names["tokens"]` (see
+    Faces and both sets of emoji have their captions as `tokens` [T], of the words in `names["tokens"]` (see
     `jaxgen.data.condition`). Pixels of digits lie in 0..16 (`levels` = 17).
 
     Raises:

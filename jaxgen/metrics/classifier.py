@@ -20,6 +20,7 @@ import optax
 
 from jaxgen.method import Method, gradient_method, with_ema
 from jaxgen.nets.conv import Conv
+from jaxgen.nets.norm import GroupNorm
 from jaxgen.nets.unet import halve
 from jaxgen.numerics import to_unit
 from jaxgen.optimizer import AdamWConfig, adamw
@@ -82,13 +83,13 @@ class Classifier(nn.Module):
                 h = halve(h[:, : h.shape[1] // 2 * 2, : h.shape[2] // 2 * 2])  # an odd edge is cut
             for i in range(cfg.num_blocks):
                 name = f"level_{level}_{i}"
-                y = nn.silu(nn.GroupNorm(8, name=f"{name}_norm_in")(h))
+                y = nn.silu(GroupNorm(8, name=f"{name}_norm_in")(h))
                 y = Conv(width, name=f"{name}_conv_in")(y)
-                y = nn.silu(nn.GroupNorm(8, name=f"{name}_norm_out")(y))
+                y = nn.silu(GroupNorm(8, name=f"{name}_norm_out")(y))
                 y = Conv(width, name=f"{name}_conv_out")(y)
                 h = h if h.shape[-1] == width else Conv(width, kernel_size=1, name=f"{name}_shortcut")(h)
                 h = constrain(h + y)
-        h = nn.silu(nn.GroupNorm(8, name="norm")(h))
+        h = nn.silu(GroupNorm(8, name="norm")(h))
         features = nn.silu(nn.Dense(cfg.num_features, name="features")(h.reshape(len(h), -1)))  # [B, D]
         kept = nn.Dropout(cfg.dropout, deterministic=not train, name="drop")(features)
         logits = nn.Dense(sum(self.sizes), name="heads")(kept)

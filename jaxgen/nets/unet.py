@@ -23,6 +23,7 @@ from jax.sharding import PartitionSpec as P
 from jaxgen.config import check_choice
 from jaxgen.nets.attention import attention
 from jaxgen.nets.conv import Conv
+from jaxgen.nets.norm import GroupNorm
 from jaxgen.sharding import Rule, constrain, lay_out
 
 Layout = Literal["light", "full"]
@@ -179,9 +180,9 @@ class ResBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, embedding: jax.Array, train: bool) -> jax.Array:
         """x [B, H, W, C], embedding [B, E] → [B, H, W, features]."""
-        h = constrain(nn.silu(nn.GroupNorm(self.num_groups, dtype=self.dtype, name="norm_in")(x)))
+        h = constrain(nn.silu(GroupNorm(self.num_groups, dtype=self.dtype, name="norm_in")(x)))
         h = constrain(Conv(self.features, dtype=self.dtype, name="conv_in")(h), SPLIT, self.num_groups)
-        norm = nn.GroupNorm(self.num_groups, dtype=self.dtype, name="norm_out")
+        norm = GroupNorm(self.num_groups, dtype=self.dtype, name="norm_out")
         units = (1 + self.film, self.num_groups, self.features // self.num_groups)
         time = UnitDense(units, self.dtype, name="time")(embedding).reshape(len(x), units[0], 1, 1, self.features)
         if self.film:
@@ -214,7 +215,7 @@ class PixelAttention(nn.Module):
         """x [B, H, W, C], context [B, S, E], mask [B, S] True where there is something to see → [B, H, W, C]."""
         batch, height, width, channels = x.shape
         heads = (self.num_heads, channels // self.num_heads)
-        h = nn.GroupNorm(self.num_groups, dtype=self.dtype, name="norm")(x).reshape(batch, height * width, channels)
+        h = GroupNorm(self.num_groups, dtype=self.dtype, name="norm")(x).reshape(batch, height * width, channels)
         h = constrain(h)
         q = nn.Dense(channels, dtype=self.dtype, name="q")(h).reshape(batch, -1, *heads)
         kv = UnitDense((2, *heads), self.dtype, name="kv")(h if context is None else context)
@@ -306,6 +307,6 @@ class UNet(nn.Module):
             if level:
                 h = Conv(features, dtype=dtype, name=f"double_{level}")(double(h)) if full else double(h)
                 h = constrain(h)
-        h = nn.silu(nn.GroupNorm(cfg.num_groups, dtype=dtype, name="norm_out")(h))
+        h = nn.silu(GroupNorm(cfg.num_groups, dtype=dtype, name="norm_out")(h))
         h = Conv(self.out_channels, kernel_init=nn.initializers.zeros, dtype=dtype, name="conv_out")(h)
         return h.astype(jnp.float32)

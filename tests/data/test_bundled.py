@@ -93,6 +93,7 @@ def test_drawings_are_both_vendors_in_turn():
     np.testing.assert_array_equal(drawings["image"][1::2], emoji["target"])
     np.testing.assert_array_equal(drawings["attribute"][:, 0], np.repeat(emoji["label"], 2))
     np.testing.assert_array_equal(drawings["attribute"][:, 1], np.tile([0, 1], 200))
+    np.testing.assert_array_equal(drawings["tokens"], np.repeat(emoji["tokens"], 2, 0))
 
 
 def test_tokens_are_the_words_of_captions_and_tags():
