@@ -51,15 +51,19 @@ def main() -> None:
         rows: dict[str, Row] = {}
         print(f"\n{name}: {case.__doc__.splitlines()[0]}", flush=True)
         with tempfile.TemporaryDirectory() as folder:
+            if prepare := getattr(case, "prepare", None):
+                prepare(Path(folder))
             for row in case.ROWS:
                 if args.row and args.row not in row:
                     continue
                 show = lambda text, row=row: print(f"\r\033[K{row}: {text}", end="", file=sys.stderr, flush=True)
                 rows[row] = compare(name, case, row, pythons, cores, args.pairs, Path(folder), show)
                 print("\r\033[K", end="", file=sys.stderr, flush=True)
-                print(describe(row, rows[row], getattr(case, "GOAL", 1.0)), flush=True)
+                print(describe(case, row, rows[row]), flush=True)
         if not (args.dry or args.row):
             write(name, case, rows, versions(pythons))
+            if draw := getattr(case, "draw", None):
+                draw(rows)
 
 
 if __name__ == "__main__":

@@ -34,12 +34,17 @@ def busy(cores: list[int]) -> float:
 
 def measure(program, calls: int, cores: list[int]) -> dict[str, float]:
     """Seconds a call: CPU and wall time, and the time for which others worked on the cores."""
-    cpu, others, wall = used(), busy(cores), time.perf_counter()
-    for _ in range(calls):
-        program.run()
-    wall, cpu = time.perf_counter() - wall, used() - cpu
-    others = busy(cores) - others - cpu
-    return {"cpu": cpu / calls, "wall": wall / calls, "others": others / calls}
+    total = {"cpu": 0.0, "wall": 0.0, "others": 0.0}
+    for num in [1] * calls if program.after else [calls]:
+        cpu, others, wall = used(), busy(cores), time.perf_counter()
+        for _ in range(num):
+            program.run()
+        wall, cpu = time.perf_counter() - wall, used() - cpu
+        spent = {"cpu": cpu, "wall": wall, "others": busy(cores) - others - cpu}
+        total = {name: total[name] + spent[name] for name in total}
+        if program.after:
+            program.after()
+    return {name: seconds / calls for name, seconds in total.items()}
 
 
 def main() -> None:

@@ -37,7 +37,7 @@ class Row(NamedTuple):
 class Child:
     """A program in a process of its own, which stands still until it is told to work."""
 
-    def __init__(self, python: Path, request: Mapping[str, Any], log: Path):
+    def __init__(self, python: Path, request: Mapping[str, Any], folder: Path, log: Path):
         num = str(len(request["cores"]))
         env = {**os.environ, "OMP_NUM_THREADS": num, "OPENBLAS_NUM_THREADS": num, "MKL_NUM_THREADS": num}
         env |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
@@ -50,7 +50,7 @@ class Child:
                 stderr=errors,
                 text=True,
                 env=env,
-                cwd=ROOT,
+                cwd=folder,
             )
         self.tell(json.dumps(request))
 
@@ -96,7 +96,7 @@ def compare(
       pythons: the interpreters of the environments, `jaxgen` and `peers`.
       cores: what each program is pinned to.
       pairs: rounds to keep; a round is one measurement of each program, their order reversed from one to the next.
-      folder: for the programs' logs.
+      folder: where the programs start, and their logs go.
       show: is told how far it is.
     """
     programs = list(case.PROGRAMS)
@@ -108,7 +108,7 @@ def compare(
             show(f"{program} starts")
             request = {"case": name, "program": program, "options": case.ROWS[row], "cores": list(cores)}
             python = pythons["jaxgen" if program.startswith("jaxgen") else "peers"]
-            children[program] = child = Child(python, request, folder / f"{i}.log")
+            children[program] = child = Child(python, request, folder, folder / f"{i}.log")
             stack.callback(child.close)
             child.answer()  # one after the other: they would disturb each other
         rounds = 0
@@ -125,6 +125,9 @@ def compare(
         for program, child in children.items():
             child.tell("end")
             facts[program] = child.answer()
+    if judge := getattr(case, "judge", None):
+        for program in programs:
+            facts[program] |= judge(program, folder, **case.ROWS[row])
     first, *peers = programs
     return Row(
         {p: statistics.median(t[p] for t in kept) for p in programs} if kept else {},

@@ -31,6 +31,11 @@ def duration(seconds: float) -> str:
     return f"{seconds * 1e9:.3g} ns"
 
 
+def digits(value: float) -> str:
+    """A fact, to six digits, large numbers to the last one."""
+    return f"{value:,.0f}" if abs(value) >= 1e6 else f"{value:,.6g}"
+
+
 def ratio(values: list[float]) -> str:
     """Median and range."""
     return f"{statistics.median(values):.2f} ({min(values):.2f} … {max(values):.2f})"
@@ -41,27 +46,41 @@ def least(row: Row) -> float:
     return min((statistics.median(values) for values in row.ratios.values()), default=float("inf"))
 
 
-def facts_of(row: Row) -> str:
-    """What the programs say of their work, by fact: a value that all share stands once."""
-    names = dict.fromkeys(name for facts in row.facts.values() for name in facts)
+def goal_of(case: Any, name: str) -> float:
+    """How many times as fast as the best peer ours is to be in a row."""
+    goal = getattr(case, "GOAL", 1.0)
+    return goal.get(name, 1.0) if isinstance(goal, Mapping) else goal
+
+
+def facts_of(case: Any, row_name: str, row: Row) -> str:
+    """The programs' rates, and what they say of their work, by fact: a value that all share stands once."""
+    facts = {program: dict(facts) for program, facts in row.facts.items()}
+    if row_name in getattr(case, "WORK", {}):
+        amount, what = case.WORK[row_name]
+        for program, seconds in row.seconds.items():
+            facts[program] = {f"{what}/s": float(f"{amount / seconds:.3g}"), **facts[program]}
+    names = dict.fromkeys(name for told in facts.values() for name in told)
     parts = []
     for name in names:
-        values = {program: f"{facts[name]:,.6g}" for program, facts in row.facts.items() if name in facts}
+        values = {program: digits(told[name]) for program, told in facts.items() if name in told}
         same = len(values) == len(row.facts) and len(set(values.values())) == 1
         text = next(iter(values.values())) if same else ", ".join(f"{v} ({p})" for p, v in values.items())
         parts.append(f"{name} {text}")
     return "; ".join(parts)
 
 
-def describe(name: str, row: Row, goal: float) -> str:
+def describe(case: Any, name: str, row: Row) -> str:
     """A row for the terminal."""
     if not row.kept:
         return f"{name}: every one of {row.rounds} rounds was disturbed"
     times = ", ".join(f"{program} {duration(t)}" for program, t in row.seconds.items())
     ratios = ", ".join(f"{peer} {ratio(values)}" for peer, values in row.ratios.items())
-    missed = f", below the goal of {goal:.2f}" if least(row) < goal else ""
-    found = f"\n  {facts}" if (facts := facts_of(row)) else ""
-    return f"{name}: {times}; {ratios}{missed} [{row.kept} of {row.rounds} rounds]{found}"
+    missed = f", below the goal of {goal:.2f}" if least(row) < (goal := goal_of(case, name)) else ""
+    found = f"\n  {facts}" if (facts := facts_of(case, name, row)) else ""
+    return (
+        "; ".join(filter(None, (f"{name}: {times}", f"{ratios}{missed}")))
+        + f" [{row.kept} of {row.rounds} rounds]{found}"
+    )
 
 
 def versions(pythons: Mapping[str, Path]) -> str:
@@ -81,7 +100,6 @@ def versions(pythons: Mapping[str, Path]) -> str:
 def section(name: str, case: Any, rows: Mapping[str, Row], where: str) -> str:
     """The section of a case."""
     programs = list(case.PROGRAMS)
-    goal = getattr(case, "GOAL", 1.0)
     head = ["", *programs, *(f"ratio, {peer}" for peer in programs[1:]), "rounds"]
     title, _, text = case.__doc__.strip().partition("\n")
     lines = [
@@ -99,9 +117,14 @@ def section(name: str, case: Any, rows: Mapping[str, Row], where: str) -> str:
         cells += [f"{row.kept} of {row.rounds}"]
         lines.append("| " + " | ".join(cells) + " |")
     lines += [""]
-    lines += [f"- {row_name}: {facts}." for row_name, row in rows.items() if (facts := facts_of(row))]
-    below = [row_name for row_name, row in rows.items() if least(row) < goal]
-    lines += ["", f"Below the goal of {goal:.2f}: {', '.join(below)}." if below else f"Goal of {goal:.2f}: reached."]
+    lines += [f"- {row_name}: {facts}." for row_name, row in rows.items() if (facts := facts_of(case, row_name, row))]
+    if programs[1:]:
+        goals = {row_name: goal_of(case, row_name) for row_name in rows}
+        below = [
+            f"{row_name} (goal {goals[row_name]:.2f})" for row_name, row in rows.items() if least(row) < goals[row_name]
+        ]
+        every = " and ".join(f"{goal:.2f}" for goal in sorted(set(goals.values())))
+        lines += ["", f"Below the goal: {'; '.join(below)}." if below else f"Goal of {every}: reached."]
     return "\n".join(lines) + "\n"
 
 

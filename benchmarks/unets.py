@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from benchmarks.program import Program
+from benchmarks.training import training
 
 BATCH, SIDE, STEPS = 16, 32, 10  # images, pixels along a side, steps of the sampler
 MULTIPLIERS, GROUPS, HEADS = (1, 2, 2), 8, 4
 
 
-def jaxgen_method(width: int):
+def jaxgen_method(width: int, side: int = SIDE):
     """The DDPM method, and the description of its data."""
     from jaxgen.data.dataset import Spec
     from jaxgen.diffusion import ddpm
@@ -20,18 +19,18 @@ def jaxgen_method(width: int):
     net = UNetConfig(
         width=width,
         multipliers=MULTIPLIERS,
-        attention_resolutions=(SIDE // 4,),
+        attention_resolutions=(side // 4,),
         num_groups=GROUPS,
         num_heads=HEADS,
         film=False,
         layout="full",
     )
-    spec = Spec({"image": (SIDE, SIDE, 3)}, {"image": "uint8"}, {"train": 1000}, {}, {})
+    spec = Spec({"image": (side, side, 3)}, {"image": "uint8"}, {"train": 1000}, {}, {})
     sample = SampleConfig(steps=STEPS, clip=False)
     return ddpm.make(ddpm.Config(prediction="eps", schedule="linear", net=net, sample=sample), spec), spec
 
 
-def jaxgen_train(width: int, num_devices: int = 1) -> Program:
+def jaxgen_train(width: int, num_devices: int = 1, batch: int = BATCH, side: int = SIDE) -> Program:
     """One training step of ours, as the trainer compiles it: loss, gradients, clipping, AdamW, average of weights."""
     import os
 
@@ -40,30 +39,17 @@ def jaxgen_train(width: int, num_devices: int = 1) -> Program:
     import jax
     import numpy as np
 
-    from jaxgen import backend
-    from jaxgen.config import MeshConfig, TrainConfig
-    from jaxgen.program import abstract_state, compile_step, keys_of, shardings_of
-    from jaxgen.sharding import global_batch, make_mesh
+    from jaxgen.flops import model_flops
 
-    backend.prepare(TrainConfig(compilation_cache=""))
-    method, spec = jaxgen_method(width)
-    mesh, keys = make_mesh(MeshConfig()), keys_of(0)
-    images = np.random.default_rng(0).integers(0, 256, (BATCH, SIDE, SIDE, 3), np.uint8)
-    with jax.set_mesh(mesh):
-        abstract = abstract_state(method, spec, BATCH, mesh, MeshConfig())
-        data = global_batch(lambda rows: {"image": images[rows]}, BATCH, mesh)
-        state = jax.jit(method.init, out_shardings=shardings_of(abstract))(keys.init, data)
-        program, bad = compile_step(method, abstract, data, keys.step, mesh)
-    kept: dict[str, Any] = {"state": state, "bad": bad, "number": 0}
+    method, spec = jaxgen_method(width, side)
+    images = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
+    run, state = training(method, spec, {"image": images})
 
-    def run() -> None:
-        number = np.int32(kept["number"])
-        kept["state"], kept["bad"], metrics = program(kept["state"], kept["bad"], data, number, np.int32(0))
-        kept["number"] += 1
-        jax.block_until_ready(metrics)
+    def facts() -> dict[str, float]:
+        count = sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
+        return {"parameters": count, "GFLOP": model_flops(method, state, spec.batch(batch, ("image",))).model / 1e9}
 
-    count = sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
-    return Program(run, facts=lambda: {"parameters": count})
+    return Program(run, facts)
 
 
 def diffusers_model(width: int):

@@ -8,6 +8,7 @@ from functools import partial
 from benchmarks import unets
 
 ROWS = {f"width {width}": {"width": width} for width in (32, 64)}
+WORK = dict.fromkeys(ROWS, (unets.STEPS * unets.BATCH, "evaluations of an image"))
 PROGRAMS = {
     "jaxgen": unets.jaxgen_sample,
     "diffusers": unets.diffusers_sample,

@@ -9,6 +9,7 @@ from functools import partial
 from benchmarks import unets
 
 ROWS = {f"width {width}": {"width": width} for width in (32, 64)}
+WORK = dict.fromkeys(ROWS, (unets.BATCH, "images"))
 PROGRAMS = {
     "jaxgen": unets.jaxgen_train,
     "diffusers": unets.diffusers_train,

@@ -8,6 +8,7 @@ from functools import partial
 from benchmarks import unets
 
 ROWS = {f"width {width}": {"width": width} for width in (32, 64)}
+WORK = dict.fromkeys(ROWS, (unets.BATCH, "images"))
 PROGRAMS = {
     "jaxgen": partial(unets.jaxgen_train, num_devices=2),
     "diffusers": unets.diffusers_train,
