@@ -107,13 +107,22 @@ class Dataset(NamedTuple):
 
 
 @functools.lru_cache(maxsize=16)
-def _order(count: int, seed: int) -> Any:
-    """Example numbers of the endless stream, `order[position] -> 0..count-1`; every epoch is another permutation."""
-    import grain
+def _hashed(seed: int) -> int:
+    """A 32-bit seed; grown by the epoch it is that epoch's, and neighbouring seeds share no epochs."""
+    return int(np.random.SeedSequence(seed).generate_state(1)[0])
 
-    # Grain shuffles epoch e with seed + e. The hash keeps neighbouring seeds from sharing their epochs.
-    hashed = int(np.random.SeedSequence(seed).generate_state(1)[0])
-    return grain.MapDataset.range(count).shuffle(seed=hashed).repeat()
+
+def _order(count: int, seed: int, positions: np.ndarray) -> np.ndarray:
+    """Example numbers 0..count-1 at positions of the endless stream; every epoch is another permutation."""
+    from grain.experimental import index_shuffle
+
+    epochs, places = np.divmod(positions, count)
+    seeds = (_hashed(seed) + epochs) % 2**32
+    found = [
+        index_shuffle(i, count - 1, epoch_seed, 4)
+        for i, epoch_seed in zip(places.tolist(), seeds.tolist(), strict=True)
+    ]
+    return np.array(found, np.int64)
 
 
 def _uniforms(seed: int, position: int, num: int) -> np.ndarray:
@@ -154,9 +163,8 @@ def batch_at(
       ValueError: an unknown split or key, which the message sets beside those that exist.
       IndexError: a row outside 0..B-1.
     """
-    order = _order(data.spec.count(split), seed)
     chosen = _chosen(batch_size, rows)
-    indices = np.array([order[step * batch_size + row] for row in chosen.tolist()], np.int64)
+    indices = _order(data.spec.count(split), seed, step * batch_size + chosen)
     batch = data.read(split, indices, tuple(keys))
     if data.augment is None or split != "train":
         return batch
