@@ -25,6 +25,11 @@ Activation = Literal["silu", "tanh", "softplus", "identity"]
 _ACTIVATIONS = {"silu": nn.silu, "tanh": nn.tanh, "softplus": nn.softplus, "identity": lambda x: x}
 
 
+def _init(activation: str) -> nn.initializers.Initializer:
+    """Of the kernels before an activation: silu halves what it is given, and a deep decoder would start as zero."""
+    return nn.initializers.he_normal() if activation == "silu" else nn.initializers.lecun_normal()
+
+
 @dataclass(frozen=True)
 class AutoencoderConfig:
     """The shape of an `Encoder` and its mirror, the `Decoder`."""
@@ -71,19 +76,19 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Encodes x [B, H, W, C] as [B, features]; the last layer is linear."""
-        cfg, act = self.config, _ACTIVATIONS[self.config.activation]
+        cfg, act, init = self.config, _ACTIVATIONS[self.config.activation], _init(self.config.activation)
         if cfg.kind == "dense":
             h = x.reshape(len(x), -1)
             for i, units in enumerate(cfg.widths):
-                h = constrain(act(nn.Dense(units, name=f"hidden_{i}")(h)))
+                h = constrain(act(nn.Dense(units, kernel_init=init, name=f"hidden_{i}")(h)))
         else:
             h = x
             for level, channels in enumerate(cfg.widths):
                 if level:
                     h = halve(h)
-                h = act(Conv(channels, name=f"level_{level}_in")(h))
-                h = constrain(act(Conv(channels, name=f"level_{level}_out")(h)))
-            h = act(nn.Dense(cfg.hidden, name="hidden")(h.reshape(len(h), -1)))
+                h = act(Conv(channels, kernel_init=init, name=f"level_{level}_in")(h))
+                h = constrain(act(Conv(channels, kernel_init=init, name=f"level_{level}_out")(h)))
+            h = act(nn.Dense(cfg.hidden, kernel_init=init, name="hidden")(h.reshape(len(h), -1)))
         return nn.Dense(self.features, name="out")(h)
 
 
@@ -103,20 +108,21 @@ class Decoder(nn.Module):
     @nn.compact
     def __call__(self, z: jax.Array) -> jax.Array:
         """Decodes z [B, K] as [B, H, W, out_channels]; the last layer is linear."""
-        cfg, act = self.config, _ACTIVATIONS[self.config.activation]
+        cfg, act, init = self.config, _ACTIVATIONS[self.config.activation], _init(self.config.activation)
         if cfg.kind == "dense":
             h = z
             for i, units in enumerate(reversed(cfg.widths)):
-                h = constrain(act(nn.Dense(units, name=f"hidden_{i}")(h)))
+                h = constrain(act(nn.Dense(units, kernel_init=init, name=f"hidden_{i}")(h)))
             h = nn.Dense(math.prod(self.size) * self.out_channels, name="out")(h)
             return h.reshape(len(z), *self.size, self.out_channels)
         shrink, channels = 2 ** (len(cfg.widths) - 1), cfg.widths[-1]
         height, width = (side // shrink for side in self.size)
-        h = act(nn.Dense(cfg.hidden, name="hidden")(z))
-        h = act(nn.Dense(height * width * channels, name="unfold")(h)).reshape(len(z), height, width, channels)
+        h = act(nn.Dense(cfg.hidden, kernel_init=init, name="hidden")(z))
+        h = act(nn.Dense(height * width * channels, kernel_init=init, name="unfold")(h))
+        h = h.reshape(len(z), height, width, channels)
         for level in reversed(range(len(cfg.widths))):
-            h = act(Conv(cfg.widths[level], name=f"level_{level}_in")(h))
-            h = constrain(act(Conv(cfg.widths[level], name=f"level_{level}_out")(h)))
+            h = act(Conv(cfg.widths[level], kernel_init=init, name=f"level_{level}_in")(h))
+            h = constrain(act(Conv(cfg.widths[level], kernel_init=init, name=f"level_{level}_out")(h)))
             if level:
                 h = double(h)
         return Conv(self.out_channels, name="out")(h)

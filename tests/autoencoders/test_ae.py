@@ -39,7 +39,7 @@ def linear():
 
 def at(method, batch, found, rows):
     """The state whose encoder projects on those directions, and whose decoder is its transpose."""
-    state = method.init(jax.random.key(0), batch)
+    state = jax.jit(method.init)(jax.random.key(0), batch)
     v = found.directions[jnp.asarray(rows)]
     encoder = {"out": {"kernel": v.T, "bias": -v @ found.mean}}
     return {**state, "params": {"params": {"encoder": encoder, "decoder": {"out": {"kernel": v, "bias": found.mean}}}}}
@@ -51,7 +51,8 @@ def test_pca_is_the_linear_autoencoders_optimum(linear):
     step = jax.jit(method.step)
     state = at(method, batch, found, range(K))
     _, metrics = step(state, batch, jax.random.key(1))
-    left = (found.total - found.variances[:K].sum()) / 64
+    unbiased = 1797 / 1796  # PCA divides by N − 1, the loss by N
+    left = (found.total - found.variances[:K].sum()) / 64 / unbiased
     assert float(metrics["loss"]) == pytest.approx(float(left), rel=1e-4)
     assert metrics["grad_norm"] < 1e-5
     for i in range(3):  # a minimum
@@ -60,7 +61,7 @@ def test_pca_is_the_linear_autoencoders_optimum(linear):
         _, worse = step({**state, "params": moved}, batch, jax.random.key(1))
         assert worse["loss"] > metrics["loss"] * 1.001 and worse["grad_norm"] > 1e-3
     _, saddle = step(at(method, batch, found, [*range(K - 1), K]), batch, jax.random.key(1))
-    gap = (found.variances[K - 1] - found.variances[K]) / 64
+    gap = (found.variances[K - 1] - found.variances[K]) / 64 / unbiased
     assert saddle["grad_norm"] < 1e-5
     assert float(saddle["loss"] - metrics["loss"]) == pytest.approx(float(gap), rel=1e-2)
 
@@ -70,10 +71,10 @@ def test_training_finds_the_principal_components(linear):
     _, batch, found = linear
     optimizer = AdamWConfig(learning_rate=1e-2, warmup_steps=5, decay_steps=1500)
     method = ae.make(ae.Config(code=K, net=LINEAR, optimizer=optimizer), SPEC)
-    step, state = jax.jit(method.step), method.init(jax.random.key(0), batch)
+    step, state = jax.jit(method.step), jax.jit(method.init)(jax.random.key(0), batch)
     for i in range(1500):
         state, metrics = step(state, batch, jax.random.key(i))
-    left = float(found.total - found.variances[:K].sum()) / 64
+    left = float(found.total - found.variances[:K].sum()) / 64 * 1796 / 1797
     assert left * (1 - 1e-4) < float(metrics["loss"]) < left * 1.005
     kernel = np.asarray(state["params"]["params"]["decoder"]["out"]["kernel"])
     inside = kernel @ np.asarray(found.directions[:K]).T  # the decoder spans the components' space
@@ -101,8 +102,9 @@ def test_drawn_codes_have_the_moments_a_singular_one_too():
     moments = {"mean": mean, "second": covariance + mean[:, None] * mean[None]}
     z = np.asarray(codes.draw_codes(moments, jax.random.key(0), 40_000))
     np.testing.assert_allclose(z.mean(0), mean, atol=0.06)
-    np.testing.assert_allclose(np.cov(z.T), covariance, atol=0.15)
-    np.testing.assert_allclose(z @ np.array([1.0, 1.0, -1.0]), -1.5, atol=1e-2)  # across the plane there is nothing
+    np.testing.assert_allclose(np.cov(z.T), covariance, atol=0.25)
+    across = z @ np.array([1.0, 1.0, -1.0])  # the direction in which there is nothing
+    assert across.std() < 1e-2 and across.mean() == pytest.approx(-1.5, abs=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -110,11 +112,12 @@ def drawn():
     """What three kinds of sampling make of the same pictures, and the plain reconstructions of them."""
     method = ae.make(TINY.method, SPEC)
     known = jnp.asarray(TINY.data.load().read("test", np.arange(3), ("image",))["image"])
-    state = method.init(jax.random.key(0), {"image": known})
+    state = jax.jit(method.init)(jax.random.key(0), {"image": known})
 
     def draw(**options):
         cfg = dataclasses.replace(TINY.method, sample=ae.SampleConfig(**options))
-        return ae.make(cfg, SPEC).sample(state, jax.random.key(1), 3, {"known": known})
+        sample = jax.jit(ae.make(cfg, SPEC).sample, static_argnums=2)
+        return sample(state, jax.random.key(1), 3, {"known": known})
 
     return known, draw(), draw(interpolate=4), draw(tangents=2)
 

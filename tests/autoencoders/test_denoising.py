@@ -55,11 +55,11 @@ def test_the_clean_picture_is_the_target():
     """A decoder that gives back the mean of the clean pictures: the loss is their variance, whatever the noise."""
     method = denoising.make(dataclasses.replace(TINY.method, noise="gaussian", amount=2.0), SPEC)
     image = TINY.data.load().read("test", np.arange(64), ("image",))["image"]
-    state = method.init(jax.random.key(0), {"image": image})
+    state = jax.jit(method.init)(jax.random.key(0), {"image": image})
     zeros = jax.tree.map(jnp.zeros_like, state["params"])
     mean = (image / 16).mean(0)
     zeros["params"]["decoder"]["out"]["bias"] = jnp.asarray(mean.ravel(), jnp.float32)
-    values = method.evaluate({**state, "params": zeros}, {"image": image}, jax.random.key(1))
+    values = jax.jit(method.evaluate)({**state, "params": zeros}, {"image": image}, jax.random.key(1))
     for name in ("loss", "error"):
         np.testing.assert_allclose(values[name][0], ((image / 16 - mean) ** 2).mean((1, 2, 3)), rtol=1e-4)
 
@@ -67,11 +67,14 @@ def test_the_clean_picture_is_the_target():
 def test_the_error_is_that_of_the_clean_picture_the_loss_that_of_the_noisy_one():
     method = denoising.make(TINY.method, SPEC)
     image = TINY.data.load().read("test", np.arange(8), ("image",))["image"]
-    state = method.init(jax.random.key(0), {"image": image})
-    a, b = (method.evaluate(state, {"image": image}, jax.random.key(i)) for i in (1, 2))
+    state = jax.jit(method.init)(jax.random.key(0), {"image": image})
+    evaluate = jax.jit(method.evaluate)
+    a, b = (evaluate(state, {"image": image}, jax.random.key(i)) for i in (1, 2))
     np.testing.assert_array_equal(a["error"][0], b["error"][0])
     assert jnp.abs(a["loss"][0] - b["loss"][0]).min() > 0
-    drawn = method.sample(state, jax.random.key(1), 8, {"known": jnp.asarray(image)})["frames"]
+    drawn = jax.jit(method.sample, static_argnums=2)(state, jax.random.key(1), 8, {"known": jnp.asarray(image)})[
+        "frames"
+    ]
     assert drawn.shape == (8, 3, 8, 8, 1)  # picture, noisy picture, reconstruction
     changed = np.asarray(drawn[:, 1])[np.asarray(drawn[:, 1] != drawn[:, 0])]
     np.testing.assert_array_equal(drawn[:, 0], image)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,13 +89,12 @@ def test_the_penalty_is_the_sum_of_squared_directional_derivatives():
 def test_it_starts_from_an_autoencoders_encoder_and_leaves_it_unchanged():
     cfg = ae.Config(code=4, net=DENSE)
     batch = TINY.data.load().read("train", np.arange(16), ("image", "label"))
-    warm = ae.make(cfg, SPEC).init(jax.random.key(0), batch)["params"]
+    warm = jax.jit(ae.make(cfg, SPEC).init)(jax.random.key(0), batch)["params"]
     method = tangents.make(TINY.method, SPEC)
-    state = method.init(jax.random.key(1), batch, {"encoder": warm})
+    state = jax.jit(method.init)(jax.random.key(1), batch, {"encoder": warm})
     harness.assert_bitwise(state["encoder"]["params"], warm["params"]["encoder"])
-    layout = jax.tree.map(jnp.shape, method.init(jax.random.key(1), batch))
-    assert jax.tree.map(jnp.shape, state) == layout
-    after, metrics = method.step(state, batch, jax.random.key(2))
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, jax.eval_shape(method.init, jax.random.key(1), batch))
+    after, metrics = jax.jit(method.step)(state, batch, jax.random.key(2))
     harness.assert_bitwise(after["encoder"], state["encoder"])
     x, net = ae.read(batch["image"], 17), Encoder(DENSE, 10)
     found = tangents.tangent_vectors(lambda x: Encoder(DENSE, 4).apply(state["encoder"], x), x, 2)
@@ -106,7 +106,8 @@ def test_it_starts_from_an_autoencoders_encoder_and_leaves_it_unchanged():
 def test_without_weight_it_is_a_plain_classifier():
     method = tangents.make(dataclasses.replace(TINY.method, weight=0.0), SPEC)
     batch = TINY.data.load().read("train", np.arange(16), ("image", "label"))
-    _, metrics = method.step(method.init(jax.random.key(0), batch), batch, jax.random.key(1))
+    state = jax.jit(method.init)(jax.random.key(0), batch)
+    _, metrics = jax.jit(method.step)(state, batch, jax.random.key(1))
     assert metrics["loss"] == metrics["error"] and "penalty" not in metrics
 
 

@@ -27,7 +27,7 @@ def test_codes_and_images_have_their_shapes_and_see_their_own_example_alone(conf
     other_z, other = run(x.at[1].add(1.0))
     np.testing.assert_allclose(z[0], other_z[0], atol=1e-6)
     np.testing.assert_allclose(out[0], other[0], atol=1e-6)
-    assert jnp.abs(out[1] - other[1]).max() > 1e-3
+    assert jnp.abs(out[1] - other[1]).max() > 1e-4
 
 
 def test_a_linear_network_is_linear():
