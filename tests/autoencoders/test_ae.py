@@ -10,11 +10,13 @@ import pytest
 import harness
 from jaxgen.autoencoders import ae, codes
 from jaxgen.classical import components
+from jaxgen.cli import condition_of
 from jaxgen.config import Experiment, TrainConfig
 from jaxgen.data import Images
 from jaxgen.method import gradient_method
 from jaxgen.nets.autoencoder import AutoencoderConfig
 from jaxgen.optimizer import AdamWConfig, adamw
+from jaxgen.trained import Run
 
 OPTIMIZER = AdamWConfig(learning_rate=3e-3, warmup_steps=5)
 TINY = Experiment(
@@ -143,6 +145,16 @@ def test_tangents_stand_beside_their_picture(drawn):
     np.testing.assert_array_equal(frames[:, 0], known)
     reach = np.abs(frames[:, 1:] - 8).max((2, 3, 4))  # grey is 8 of 16: each vector is stretched to black or white
     np.testing.assert_array_equal(reach, 8)
+
+
+def test_the_command_hands_over_whole_pictures(tmp_path):
+    """`--known test` are the first ones; a mask, which DDPM takes, is refused."""
+    run = Run(tmp_path, TINY, SPEC, ae.make(TINY.method, SPEC))
+    cond = condition_of(run, [], "test", None, 3)
+    assert list(cond) == ["known"]
+    np.testing.assert_array_equal(cond["known"], TINY.data.load().read("test", np.arange(3), ("image",))["image"])
+    with pytest.raises(ValueError, match="takes whole pictures: it takes no --mask"):
+        condition_of(run, [], "test:1", "left", 3)
 
 
 def test_pixels_survive_the_way_in_and_out():
