@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from jaxgen.autoencoders import ae, contractive, denoising, tangents
 from jaxgen.classical import kmeans, nmf, pca
 from jaxgen.config import kind_of
 from jaxgen.data import Spec
@@ -13,6 +14,10 @@ from jaxgen.metrics import classifier
 from jaxgen.words import doc2vec, word2vec
 
 CATALOG: dict[str, tuple[type, Any]] = {
+    "ae": (ae.Config, ae.make),
+    "denoising": (denoising.Config, denoising.make),
+    "contractive": (contractive.Config, contractive.make),
+    "tangent_prop": (tangents.Config, tangents.make),
     "classifier": (classifier.Config, classifier.make),
     "ddpm": (ddpm.Config, ddpm.make),
     "kmeans": (kmeans.Config, kmeans.make),

@@ -108,7 +108,11 @@ def sample(args: Sequence[str]) -> int:
         help="what is asked for: smiling=1,glasses=0, label=boot or a caption, word=treaty, title=DOCUMENT, user=NAME "
         "(what the model takes); several of them share the samples",
     )
-    parser.add_argument("--known", metavar="PICTURE", help="a picture to fill in: a file, or an example such as test:3")
+    parser.add_argument(
+        "--known",
+        metavar="PICTURE",
+        help="a picture to fill in, or to reconstruct: a file, an example such as test:3, or test, its first ones",
+    )
     parser.add_argument(
         "--mask",
         help="what of it is drawn: left, right, top, bottom, centre or a file, white is drawn (default: right)",
@@ -188,13 +192,13 @@ def condition_of(
     if mask is not None and known is None:
         raise ValueError("--mask needs --known, the picture to fill in")
     if known is not None:
-        if not {"known", "mask"} <= set(takes):
+        if "known" not in takes:
             raise ValueError(f"the method of {run.workdir} fills in no pictures: it takes no --known")
-        pixels, drawn = (
-            fill.known_pixels(known, run.spec, run.config.data.load),
-            fill.mask_of(mask or "right", run.spec),
-        )
-        cond |= {"known": np.stack([pixels] * num), "mask": np.stack([drawn] * num)}
+        cond["known"] = fill.pictures(known, run.spec, run.config.data.load, num)
+        if "mask" in takes:
+            cond["mask"] = np.stack([fill.mask_of(mask or "right", run.spec)] * num)
+        elif mask is not None:
+            raise ValueError(f"the method of {run.workdir} takes whole pictures: it takes no --mask")
     return cond
 
 

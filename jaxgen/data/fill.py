@@ -1,4 +1,4 @@
-"""Pictures to fill in: the known pixels and the mask of what is to be drawn, as a user names them."""
+"""Pictures that are given: to reconstruct, or to fill in where a mask says, as a user names them."""
 
 from __future__ import annotations
 
@@ -39,6 +39,26 @@ def known_pixels(text: str, spec: Spec, load: Callable[[], Dataset]) -> np.ndarr
     if spec.levels != 256:
         image = np.round(image * ((spec.levels - 1) / 255)).astype(np.uint8)
     return image
+
+
+def pictures(text: str, spec: Spec, load: Callable[[], Dataset], num: int) -> np.ndarray:
+    """`num` pictures, uint8 [num, H, W, C]: the first ones of a split, or one picture again and again.
+
+    Args:
+      text: a split's name, or what `known_pixels` takes.
+      spec: the data's description.
+      load: opens the data; called for examples alone.
+      num: how many.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: the split has fewer, and see `known_pixels`.
+    """
+    if text not in spec.counts:
+        return np.stack([known_pixels(text, spec, load)] * num)
+    if num > spec.count(text):
+        raise ValueError(f"{text} has {spec.count(text)} pictures; ask for so many or fewer, not {num}")
+    return load().read(text, np.arange(num), ("image",))["image"]
 
 
 def mask_of(text: str, spec: Spec) -> np.ndarray:

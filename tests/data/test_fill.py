@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from jaxgen.data import Images
-from jaxgen.data.fill import known_pixels, mask_of
+from jaxgen.data.fill import known_pixels, mask_of, pictures
 
 DATA = Images("faces").load()
 
@@ -11,6 +11,15 @@ DATA = Images("faces").load()
 def test_an_example_of_the_data_by_number():
     expected = DATA.read("test", np.array([3]), ("image",))["image"][0]
     np.testing.assert_array_equal(known_pixels("test:3", DATA.spec, lambda: DATA), expected)
+
+
+def test_a_split_gives_its_first_pictures_and_one_picture_copies():
+    load = lambda: DATA
+    expected = DATA.read("test", np.arange(3), ("image",))["image"]
+    np.testing.assert_array_equal(pictures("test", DATA.spec, load, 3), expected)
+    np.testing.assert_array_equal(pictures("test:2", DATA.spec, load, 2), expected[[2, 2]])
+    with pytest.raises(ValueError, match="test has 2000 pictures"):
+        pictures("test", DATA.spec, load, 2001)
 
 
 def test_a_picture_file_without_opening_the_data(tmp_path):

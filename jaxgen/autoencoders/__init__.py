@@ -1,0 +1,1 @@
+"""Codes of images: autoencoders and what their encoders know of the data's manifold."""
