@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxgen.autoencoders import ae, contractive, denoising, tangents
+from jaxgen.autoencoders import ae, contractive, denoising, tangents, vae
 from jaxgen.classical import kmeans, nmf, pca
 from jaxgen.config import kind_of
 from jaxgen.data import Spec
@@ -18,6 +18,7 @@ CATALOG: dict[str, tuple[type, Any]] = {
     "denoising": (denoising.Config, denoising.make),
     "contractive": (contractive.Config, contractive.make),
     "tangent_prop": (tangents.Config, tangents.make),
+    "vae": (vae.Config, vae.make),
     "classifier": (classifier.Config, classifier.make),
     "ddpm": (ddpm.Config, ddpm.make),
     "kmeans": (kmeans.Config, kmeans.make),
