@@ -8,6 +8,7 @@ from jaxgen.classical import kmeans, nmf, pca
 from jaxgen.config import kind_of
 from jaxgen.data import Spec
 from jaxgen.diffusion import ddpm
+from jaxgen.flows import glow
 from jaxgen.method import Method
 from jaxgen.metrics import classifier
 from jaxgen.words import doc2vec, word2vec
@@ -15,6 +16,7 @@ from jaxgen.words import doc2vec, word2vec
 CATALOG: dict[str, tuple[type, Any]] = {
     "classifier": (classifier.Config, classifier.make),
     "ddpm": (ddpm.Config, ddpm.make),
+    "glow": (glow.Config, glow.make),
     "kmeans": (kmeans.Config, kmeans.make),
     "pca": (pca.Config, pca.make),
     "nmf": (nmf.Config, nmf.make),
