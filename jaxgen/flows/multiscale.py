@@ -48,7 +48,7 @@ class FlowConfig:
     """Whether the backward pass computes each step anew, to save memory."""
 
 
-def check_flow(cfg: FlowConfig, shape: tuple[int, int, int]) -> None:
+def check_flow(cfg: FlowConfig, shape: tuple[int, ...]) -> None:
     """Raises a ValueError for a flow that images [H, W, C] cannot pass; vectors are images [1, 1, D]."""
     check_choice("method.net.coupling", cfg.coupling, get_args(Coupling))
     check_choice("method.net.convolution", cfg.convolution, get_args(Convolution))
@@ -81,7 +81,8 @@ class SplitPrior(nn.Module):
 
 def standard_normal(eps: Sequence[jax.Array]) -> jax.Array:
     """log N(ε; 0, I) of each example, over all parts [B, ...], in nats [B]."""
-    return sum(jax.scipy.stats.norm.logpdf(part).reshape(part.shape[0], -1).sum(1) for part in eps)
+    parts = [jax.scipy.stats.norm.logpdf(part).reshape(part.shape[0], -1).sum(1) for part in eps]
+    return jnp.stack(parts).sum(0)
 
 
 class Flow:
@@ -92,7 +93,7 @@ class Flow:
     + log|det dε/dx|, and samples are the inverse of drawn ε.
     """
 
-    def __init__(self, cfg: FlowConfig, shape: tuple[int, int, int]):
+    def __init__(self, cfg: FlowConfig, shape: tuple[int, ...]):
         """A flow of images [H, W, C] of this `shape`; ValueError as `check_flow`."""
         check_flow(cfg, shape)
         self.cfg, self.shape = cfg, shape
@@ -110,7 +111,8 @@ class Flow:
 
     def noise_shapes(self, num: int) -> list[tuple[int, ...]]:
         """Shapes of ε's parts for `num` images."""
-        (height, width, channels), shapes = self.shape, []
+        height, width, channels = self.shape
+        shapes: list[tuple[int, ...]] = []
         for level in range(self.cfg.levels):
             if self._squeezes:
                 height, width, channels = height // 2, width // 2, 4 * channels
