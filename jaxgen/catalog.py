@@ -9,6 +9,7 @@ from jaxgen.classical import kmeans, nmf, pca
 from jaxgen.config import kind_of
 from jaxgen.data import Spec
 from jaxgen.diffusion import ddpm
+from jaxgen.flows import glow
 from jaxgen.method import Method
 from jaxgen.metrics import classifier
 from jaxgen.words import doc2vec, word2vec
@@ -21,6 +22,7 @@ CATALOG: dict[str, tuple[type, Any]] = {
     "vae": (vae.Config, vae.make),
     "classifier": (classifier.Config, classifier.make),
     "ddpm": (ddpm.Config, ddpm.make),
+    "glow": (glow.Config, glow.make),
     "kmeans": (kmeans.Config, kmeans.make),
     "pca": (pca.Config, pca.make),
     "nmf": (nmf.Config, nmf.make),

@@ -1,0 +1,1 @@
+"""Normalizing flows: likelihoods by the change of variables."""

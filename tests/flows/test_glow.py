@@ -1,0 +1,281 @@
+"""Glow: volumes by autodiff, inverses, integrals, and what depth is worth."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+
+import harness
+from jaxgen import catalog
+from jaxgen.config import Experiment, MeshConfig, TrainConfig
+from jaxgen.data import Images, Spec, Toy, batch_at
+from jaxgen.flows import glow
+from jaxgen.flows.layers import actnorm, convolution, coupling, squeeze, unsqueeze
+from jaxgen.flows.multiscale import Flow, FlowConfig
+from jaxgen.optimizer import AdamWConfig
+from jaxgen.sharding import BATCH, make_mesh
+
+NET = FlowConfig(levels=2, steps=2, width=8)
+OPTIMIZER = AdamWConfig(learning_rate=3e-3, warmup_steps=5)
+
+# The smallest run of this method, for the suites that go over the whole catalog.
+TINY = Experiment(
+    method=glow.Config(net=dataclasses.replace(NET, levels=1), optimizer=OPTIMIZER),
+    data=Images("digits"),
+    train=TrainConfig(batch_size=8),
+)
+LAYERS = {
+    "actnorm": actnorm(),
+    "plain": convolution("plain"),
+    "lu": convolution("lu"),
+    "affine": coupling("affine", 8, 4),
+    "additive": coupling("additive", 8, 4),
+    "spline": coupling("spline", 8, 4),
+}
+
+
+def perturbed(params, scale=0.1):
+    """Parameters without the zeros that make most of the flow an identity; what is fixed stays."""
+    leaves, layout = jax.tree.flatten(params)
+    keys, free = jax.random.split(jax.random.key(7), len(leaves)), jax.tree.leaves(glow.trained(params))
+    return layout.unflatten(
+        [x + scale * f * jax.random.normal(k, x.shape) for x, k, f in zip(leaves, keys, free, strict=True)]
+    )
+
+
+def noise(*shape):
+    return 1.5 * jax.random.normal(jax.random.key(3), shape) + 0.5
+
+
+def check_bijection(forward, inverse, x):
+    """log|det| against the Jacobian that autodiff finds, and the inverse; forward gives a flat y."""
+    y, log_det = forward(x)
+    np.testing.assert_allclose(inverse(y), x, atol=1e-4)
+    jacobian = jax.jit(jax.vmap(jax.jacrev(lambda x: forward(x[None])[0][0])))(x).reshape(len(x), x[0].size, -1)
+    np.testing.assert_allclose(log_det, np.linalg.slogdet(jacobian)[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layers_volume_and_inverse(name):
+    layer, x = LAYERS[name], noise(3, 2, 2, 5)
+    params = perturbed(jax.jit(layer.init)(jax.random.key(1), x), 0.3)
+
+    def forward(x):
+        y, log_det = layer.forward(params, x)
+        return y.reshape(len(x), -1), log_det
+
+    check_bijection(jax.jit(forward), jax.jit(lambda y: layer.inverse(params, y.reshape(-1, 2, 2, 5))), x)
+    assert np.abs(layer.forward(params, x)[0] - x).max() > 0.1
+
+
+def test_squeezing_makes_blocks_of_pixels():
+    x = jnp.arange(2 * 4 * 6 * 3).reshape(2, 4, 6, 3)
+    y = squeeze(x)
+    assert y.shape == (2, 2, 3, 12)
+    assert sorted(y[1, 1, 2].tolist()) == sorted(x[1, 2:4, 4:6].ravel().tolist())
+    np.testing.assert_array_equal(unsqueeze(y), x)
+
+
+@pytest.mark.parametrize("kind", ["plain", "lu"])
+def test_a_1x1_convolution_starts_as_a_rotation(kind):
+    layer = convolution(kind)
+    params = layer.init(jax.random.key(0), noise(1, 1, 1, 6))
+    w, _ = layer.forward(params, jnp.eye(6)[None, None])
+    np.testing.assert_allclose(w[0, 0] @ w[0, 0].T, np.eye(6), atol=1e-5)
+    assert np.abs(w[0, 0]).max() < 0.999  # no permutation
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"coupling": "additive", "convolution": "lu", "remat": True}, {"coupling": "spline"}],
+    ids=["affine", "additive-lu", "spline"],
+)
+def test_the_whole_flows_volume_and_inverse(changes):
+    flow, x = Flow(dataclasses.replace(NET, **changes), (4, 4, 1)), noise(2, 4, 4, 1)
+    params = perturbed(jax.jit(flow.init)(jax.random.key(1), noise(16, 4, 4, 1)))
+    shapes = flow.noise_shapes(-1)
+    ends = np.cumsum([np.prod(shape[1:]) for shape in shapes])
+
+    def forward(x):
+        eps, log_det = flow.forward(params, x)
+        return jnp.concatenate([part.reshape(len(x), -1) for part in eps], 1), log_det
+
+    def inverse(y):
+        parts = jnp.split(y, ends[:-1], 1)
+        return flow.inverse(params, [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)])
+
+    forward = jax.jit(forward)
+    check_bijection(forward, jax.jit(inverse), x)
+    y, log_det = forward(x)
+    expected = -0.5 * (y**2).sum(1) - 8 * np.log(2 * np.pi) + log_det
+    np.testing.assert_allclose(jax.jit(flow.log_prob)(params, x), expected, rtol=1e-5)
+
+
+def test_actnorm_whitens_the_first_batch_on_one_device_and_on_eight():
+    """Also where each device's rows have a mean of their own, so that local moments would be wrong."""
+    x = noise(16, 2, 2, 3) + jnp.arange(16.0)[:, None, None, None]
+    layer, mesh = actnorm(), make_mesh(MeshConfig(data=4, fsdp=2))
+    one = jax.jit(layer.init)(jax.random.key(0), x)
+    with jax.set_mesh(mesh):
+        split = jax.device_put(x, NamedSharding(mesh, BATCH))
+        eight = jax.jit(layer.init)(jax.random.key(0), split)
+    for params in (one, jax.device_get(eight)):
+        y, _ = layer.forward(params, x)
+        np.testing.assert_allclose(y.mean((0, 1, 2)), 0.0, atol=1e-5)
+        np.testing.assert_allclose(y.std((0, 1, 2)), 1.0, atol=1e-5)
+
+
+def test_every_actnorm_of_a_flow_sees_the_batch_as_it_arrives_on_eight_devices_too():
+    """The outputs of both steps' actnorms are white, and the whole state is that of one device."""
+    data = Images("digits").load()
+    method = catalog.make(TINY.method, data.spec)
+    batch = batch_at(data, seed=0, step=0, batch_size=64, keys=("image",))
+    mesh = make_mesh(MeshConfig(data=4, fsdp=2))
+    one = jax.jit(method.init)(jax.random.key(0), batch)["params"]
+    with jax.set_mesh(mesh):
+        split = jax.device_put(batch, NamedSharding(mesh, BATCH))
+        eight = jax.device_get(jax.jit(method.init)(jax.random.key(0), split)["params"])
+    a, b = harness.leaves(one), harness.leaves(eight)
+    assert a.keys() == b.keys()
+    for path in a:
+        np.testing.assert_allclose(a[path], b[path], rtol=1e-4, atol=1e-4, err_msg=path)
+    u = jax.random.uniform(jax.random.split(jax.random.key(0))[0], batch["image"].shape)
+    x = squeeze(glow.dequantize(batch["image"], u, data.spec.levels))
+    for step in range(2):
+        params = jax.tree.map(lambda p, step=step: p[step], eight["steps_0"])
+        x, _ = actnorm().forward(params["actnorm"], x)
+        np.testing.assert_allclose(x.mean((0, 1, 2)), 0.0, atol=1e-3)
+        np.testing.assert_allclose(x.std((0, 1, 2)), 1.0, atol=1e-3)
+        x, _ = convolution("plain").forward(params["convolution"], x)
+        x, _ = coupling("affine", 8, 8).forward(params["coupling"], x)
+
+
+def test_every_pixel_comes_back_from_its_bin():
+    pixels = jnp.arange(17, dtype=jnp.uint8)
+    for u in (0.01, 0.5, 0.99):
+        x = glow.dequantize(pixels, jnp.full(17, u), 17)
+        assert x.min() >= -0.5 and x.max() < 0.5
+        np.testing.assert_array_equal(glow.quantize(x, 17), pixels)
+    np.testing.assert_array_equal(glow.quantize(jnp.array([-9.0, 9.0]), 17), [0, 16])
+
+
+def test_bits_of_uniform_pixels():
+    """Density 1 on a cube of side 1: each of 256 values takes 8 bits."""
+    assert glow.bits_per_dim(jnp.zeros(()), 12, 256) == 8
+
+
+def train(experiment, steps):
+    """The method, its data and its state after so many steps, for the tests that need a trained flow."""
+    data = experiment.data.load()
+    method = catalog.make(experiment.method, data.spec)
+    size = experiment.train.batch_size
+    read = lambda step: batch_at(data, seed=0, step=step, batch_size=size, keys=method.reads)
+    state, step = jax.jit(method.init)(jax.random.key(0), read(0)), jax.jit(method.step, donate_argnums=0)
+    for i in range(steps):
+        state, metrics = step(state, read(i), jax.random.fold_in(jax.random.key(1), i))
+    return method, data, state, metrics
+
+
+@pytest.mark.parametrize("kind", ["affine", "spline"])
+def test_the_density_of_points_in_the_plane_integrates_to_one(kind):
+    """After training on two moons, and the flow has an inverse then."""
+    net = FlowConfig(levels=1, steps=3, width=16, coupling=kind)
+    config = glow.Config(net=net, optimizer=AdamWConfig(learning_rate=5e-3, warmup_steps=5), ema_decay=0.9)
+    experiment = Experiment(method=config, data=Toy("moons", size=2000, noise=0.1), train=TrainConfig(batch_size=256))
+    method, data, state, metrics = train(experiment, 100)
+    assert metrics["loss"] < 1.4  # a Gaussian of the points' moments has 1.56
+    flow, params = Flow(net, (1, 1, 2)), state["params"]
+    side = np.arange(-6.0, 6.0, 0.04, dtype=np.float32) + 0.02
+    grid = jnp.asarray(np.stack(np.meshgrid(side + 0.5, side + 0.25), -1).reshape(-1, 1, 1, 2))
+    log_prob = jax.jit(flow.log_prob)(params, grid)
+    assert float(jnp.exp(log_prob).sum() * 0.04**2) == pytest.approx(1.0, abs=0.01)
+    x = jnp.asarray(data.read("test", np.arange(100), ("x",))["x"]).reshape(-1, 1, 1, 2)
+    there_and_back = jax.jit(lambda x: flow.inverse(params, flow.forward(params, x)[0]))
+    np.testing.assert_allclose(there_and_back(x), x, atol=1e-4)
+    assert method.sample(state, jax.random.key(2), 5)["x"].shape == (5, 2)
+
+
+def test_without_coupling_any_depth_is_one_linear_map():
+    """E13: eight steps equal one with the product of their maps, so that depth adds nothing."""
+    x = noise(8, 2, 2, 3)
+    deep = Flow(FlowConfig(levels=1, steps=8, coupling="none"), (4, 4, 3))
+    shallow = Flow(dataclasses.replace(deep.cfg, steps=1), (4, 4, 3))
+    images = unsqueeze(jnp.concatenate([x, x**2, jnp.sin(x), x**3], -1))
+    params = perturbed(jax.jit(deep.init)(jax.random.key(0), images))
+    pixel = lambda rows: deep._steps.forward(params["steps_0"], rows[:, None, None])[0][:, 0, 0]  # [N, 12] → [N, 12]
+    offset = pixel(jnp.zeros((1, 12)))
+    weight = pixel(jnp.eye(12)) - offset
+    steps = {
+        "actnorm": {"bias": (offset @ jnp.linalg.inv(weight)), "log_scale": jnp.zeros((1, 12))},
+        "convolution": {"weight": weight[None]},
+        "coupling": {},
+    }
+    one = shallow.log_prob({"steps_0": steps, "prior": params["prior"]}, images)
+    np.testing.assert_allclose(one, deep.log_prob(params, images), rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_depth_pays_with_coupling_alone():
+    """E13 trained: held-out bits/dim of digits, one step against eight, without coupling and with."""
+
+    def held_out(kind, steps):
+        net = FlowConfig(levels=1, steps=steps, width=64, coupling=kind)
+        config = glow.Config(net=net, optimizer=AdamWConfig(learning_rate=2e-3), ema_decay=0.99)
+        experiment = Experiment(method=config, data=Images("digits"), train=TrainConfig(batch_size=128))
+        method, data, state, _ = train(experiment, 800)
+        image = data.read("test", np.arange(data.spec.counts["test"]), ("image",))
+        return float(jax.jit(method.evaluate)(state, image, jax.random.key(0))["bits_per_dim/exact"][0].mean())
+
+    assert abs(held_out("none", 1) - held_out("none", 8)) < 0.05
+    assert held_out("affine", 1) - held_out("affine", 8) > 1
+
+
+def test_a_colder_sample_is_nearer_to_the_mean():
+    spec = Images("digits").load().spec
+    batch = {"image": jax.random.randint(jax.random.key(0), (32, 8, 8, 1), 0, 17).astype(jnp.uint8)}
+    state = jax.jit(glow.make(TINY.method, spec).init)(jax.random.key(0), batch)
+    spread = {}
+    for temperature in (0.0, 0.5, 1.0):
+        config = dataclasses.replace(TINY.method, sample=glow.SampleConfig(temperature))
+        image = jax.jit(glow.make(config, spec).sample, static_argnums=2)(state, jax.random.key(1), 64)["image"]
+        spread[temperature] = image.astype(jnp.float32).std(0).mean()
+    assert spread[0.0] == 0 < spread[0.5] < 0.8 * spread[1.0]
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_permutations_stay_as_they_are(decay):
+    optimizer = AdamWConfig(learning_rate=1e-2, warmup_steps=0, weight_decay=decay)
+    config = glow.Config(
+        net=FlowConfig(levels=1, steps=1, width=4, convolution="lu"), optimizer=optimizer, ema_decay=0.5
+    )
+    experiment = Experiment(method=config, data=Toy("moons", size=100), train=TrainConfig(batch_size=32))
+    states = [train(experiment, steps)[2] for steps in (1, 3)]
+    first, last = (state["params"]["steps_0"]["convolution"] for state in states)
+    np.testing.assert_array_equal(first["permutation"], last["permutation"])
+    assert (first["lower"] != last["lower"]).any()
+
+
+def spec_of(*shape):
+    key = "image" if len(shape) == 3 else "x"
+    return Spec(shapes={key: shape}, dtypes={key: "uint8"}, counts={"train": 8}, names={}, sizes={})
+
+
+@pytest.mark.parametrize(
+    ("changes", "shape", "message"),
+    [
+        ({"net": FlowConfig(levels=3)}, (28, 28, 1), "they divide 2 times"),
+        ({"net": FlowConfig(levels=2)}, (2,), "must be 1 for vectors"),
+        ({"net": FlowConfig(levels=1)}, (1,), "2 numbers or more"),
+        ({"net": FlowConfig(coupling="afine")}, (28, 28, 1), "did you mean affine"),
+        ({"net": FlowConfig(convolution="LU")}, (28, 28, 1), "method.net.convolution"),
+        ({"net": FlowConfig(steps=0)}, (28, 28, 1), "method.net.steps=0 must be 1 or more"),
+        ({"sample": glow.SampleConfig(-1.0)}, (28, 28, 1), "sample.temperature=-1.0"),
+        ({"accumulate": 0}, (28, 28, 1), "accumulate=0"),
+    ],
+)
+def test_what_it_refuses(changes, shape, message):
+    with pytest.raises(ValueError, match=message):
+        glow.make(dataclasses.replace(glow.Config(), **changes), spec_of(*shape))
