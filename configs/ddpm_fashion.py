@@ -1,8 +1,9 @@
 """Diffusion on the bundled 28×28 Fashion-MNIST: shirts, trousers, shoes and bags.
 
 Run: python train.py configs/ddpm_fashion.py --workdir runs/ddpm_fashion
-Time: 17 minutes on 2 busy CPU cores (1.3 M parameters)
-Expect: eval/loss (the squared error of v, held out) of 0.150
+Time: 49 minutes on one CPU core of two, both of which had other work as well (1.3 M parameters)
+Expect: eval/loss (the squared error of v, held out) of 0.151; a Fréchet distance of 48 of 1000 samples, where real test
+images have 7.6 and a Gaussian of the pixels 332
 """
 
 from jaxgen.config import Experiment, TrainConfig
@@ -14,8 +15,8 @@ from jaxgen.optimizer import AdamWConfig
 config = Experiment(
     method=ddpm.Config(
         net=UNetConfig(width=32, multipliers=(1, 2, 3), attention_resolutions=(7,)),
-        optimizer=AdamWConfig(learning_rate=3e-3, warmup_steps=50, decay_steps=1500),
+        optimizer=AdamWConfig(learning_rate=2e-3, warmup_steps=100, decay_steps=3500),
     ),
     data=Images("fashion"),
-    train=TrainConfig(steps=1500, batch_size=64, log_every=25, sample_every=500, eval_every=500, save_every=500),
+    train=TrainConfig(steps=3500, batch_size=32, log_every=50, sample_every=500, eval_every=500, save_every=500),
 )
