@@ -18,6 +18,16 @@ def to_pixels(x: jax.Array, levels: int) -> jax.Array:
     return jnp.round((jnp.clip(x, -1.0, 1.0) + 1.0) * ((levels - 1) / 2.0)).astype(jnp.uint8)
 
 
+def dequantize(image: jax.Array, u: jax.Array | float, levels: int) -> jax.Array:
+    """Pixels 0 … levels-1 and u in [0, 1) → float32 in [-½, ½), spread evenly over each pixel's bin."""
+    return (image.astype(jnp.float32) + u) / levels - 0.5
+
+
+def quantize(x: jax.Array, levels: int) -> jax.Array:
+    """The pixel in whose bin x lies, uint8; beyond [-½, ½) the first and the last."""
+    return jnp.clip(jnp.floor((x + 0.5) * levels), 0, levels - 1).astype(jnp.uint8)
+
+
 def gaussian_kl(mean_p: jax.Array, log_var_p: jax.Array, mean_q: jax.Array, log_var_q: jax.Array) -> jax.Array:
     """KL(N(mean_p, e^log_var_p) ‖ N(mean_q, e^log_var_q)), element by element, in nats; the arguments broadcast."""
     ratio = log_var_p - log_var_q

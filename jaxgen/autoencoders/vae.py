@@ -30,7 +30,7 @@ from jaxgen.config import check_choice
 from jaxgen.data.condition import check_keys
 from jaxgen.method import Method, gradient_method
 from jaxgen.nets.autoencoder import AutoencoderConfig, Decoder, Encoder, check_autoencoder
-from jaxgen.numerics import discretized_logistic, gaussian_kl, nats_to_bits, to_pixels, to_unit
+from jaxgen.numerics import dequantize, discretized_logistic, gaussian_kl, nats_to_bits, quantize, to_pixels, to_unit
 from jaxgen.optimizer import AdamWConfig, adamw
 
 if TYPE_CHECKING:
@@ -162,17 +162,13 @@ def make(cfg: Config, spec: Spec) -> Method:
 
     def show(params, z):
         out = dec.apply(params["dec"], z)
-        if cfg.likelihood == "bernoulli":
-            out = 2 * nn.sigmoid(out) - 1
-        elif cfg.likelihood == "gaussian":  # from the bins of `dequantised` to their centres
-            out = out * (levels / (levels - 1))
-        return to_pixels(out, levels)
+        if cfg.likelihood == "gaussian":
+            return quantize(0.5 * out, levels)
+        return to_pixels(2 * nn.sigmoid(out) - 1 if cfg.likelihood == "bernoulli" else out, levels)
 
-    def dequantised(image, u):
-        """Each pixel's bin, of which [-1, 1] has `levels`, filled evenly; as it is for a discrete decoder."""
-        if cfg.likelihood != "gaussian":
-            return to_unit(image, levels)
-        return (image.astype(jnp.float32) + u) * (2 / levels) - 1
+    def read(image, u):
+        """Pixels in [-1, 1]: spread over their bins for a density, as they are for a discrete decoder."""
+        return 2 * dequantize(image, u, levels) if cfg.likelihood == "gaussian" else to_unit(image, levels)
 
     def log_px(params, x, z):
         log_scale = params["log_scale"] if learned else jnp.float32(math.log(cfg.sigma or 1.0))
@@ -185,7 +181,7 @@ def make(cfg: Config, spec: Spec) -> Method:
 
     def terms(params, image, noise):
         """log p(x|z), z, and μ, s of q(z|x)."""
-        x = dequantised(image, noise["u"])
+        x = read(image, noise["u"])
         mean, log_var = encode(params, x)
         z = mean + jnp.exp(0.5 * log_var) * noise["eps"]
         return log_px(params, x, z), z, mean, log_var
@@ -200,7 +196,7 @@ def make(cfg: Config, spec: Spec) -> Method:
         check_keys(cond, "known")
         params = state["params"]
         if cond:
-            z = encode(params, dequantised(cond["known"], 0.5))[0]
+            z = encode(params, read(cond["known"], 0.5))[0]
         else:
             z = jax.random.normal(key, (num, cfg.code))
         if cfg.sample.interpolate:

@@ -28,7 +28,7 @@ import optax
 
 from jaxgen.flows.multiscale import Flow, FlowConfig
 from jaxgen.method import Method, gradient_method, with_ema
-from jaxgen.numerics import nats_to_bits
+from jaxgen.numerics import dequantize, nats_to_bits, quantize
 from jaxgen.optimizer import AdamWConfig, adamw
 
 if TYPE_CHECKING:
@@ -57,16 +57,6 @@ class Config:
     """Parts that a batch is cut into to save memory; the step stays the same."""
     sample: SampleConfig = SampleConfig()
     """How samples are drawn."""
-
-
-def dequantize(image: jax.Array, u: jax.Array, levels: int) -> jax.Array:
-    """Pixels 0 … levels-1 and u in [0, 1) of one shape → float32 in [-½, ½), spread evenly over each pixel's bin."""
-    return (image.astype(jnp.float32) + u) / levels - 0.5
-
-
-def quantize(x: jax.Array, levels: int) -> jax.Array:
-    """The pixel in whose bin x lies, uint8; beyond [-½, ½) the first and the last."""
-    return jnp.clip(jnp.floor((x + 0.5) * levels), 0, levels - 1).astype(jnp.uint8)
 
 
 def bits_per_dim(log_prob: jax.Array, dim: int, levels: int = 1) -> jax.Array:

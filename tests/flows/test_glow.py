@@ -15,6 +15,7 @@ from jaxgen.data import Images, Spec, Toy, batch_at
 from jaxgen.flows import glow
 from jaxgen.flows.layers import actnorm, convolution, coupling, squeeze, unsqueeze
 from jaxgen.flows.multiscale import Flow, FlowConfig
+from jaxgen.numerics import dequantize, quantize
 from jaxgen.optimizer import AdamWConfig
 from jaxgen.sharding import BATCH, make_mesh
 
@@ -143,7 +144,7 @@ def test_every_actnorm_of_a_flow_sees_the_batch_as_it_arrives_on_eight_devices_t
     for path in a:
         np.testing.assert_allclose(a[path], b[path], rtol=1e-4, atol=1e-4, err_msg=path)
     u = jax.random.uniform(jax.random.split(jax.random.key(0))[0], batch["image"].shape)
-    x = squeeze(glow.dequantize(batch["image"], u, data.spec.levels))
+    x = squeeze(dequantize(batch["image"], u, data.spec.levels))
     for step in range(2):
         params = jax.tree.map(lambda p, step=step: p[step], eight["steps_0"])
         x, _ = actnorm().forward(params["actnorm"], x)
@@ -156,10 +157,10 @@ def test_every_actnorm_of_a_flow_sees_the_batch_as_it_arrives_on_eight_devices_t
 def test_every_pixel_comes_back_from_its_bin():
     pixels = jnp.arange(17, dtype=jnp.uint8)
     for u in (0.01, 0.5, 0.99):
-        x = glow.dequantize(pixels, jnp.full(17, u), 17)
+        x = dequantize(pixels, jnp.full(17, u), 17)
         assert x.min() >= -0.5 and x.max() < 0.5
-        np.testing.assert_array_equal(glow.quantize(x, 17), pixels)
-    np.testing.assert_array_equal(glow.quantize(jnp.array([-9.0, 9.0]), 17), [0, 16])
+        np.testing.assert_array_equal(quantize(x, 17), pixels)
+    np.testing.assert_array_equal(quantize(jnp.array([-9.0, 9.0]), 17), [0, 16])
 
 
 def test_bits_of_uniform_pixels():
