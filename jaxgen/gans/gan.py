@@ -28,11 +28,12 @@ import jax.numpy as jnp
 from jaxgen.config import check_choice, closest
 from jaxgen.data.condition import check_keys
 from jaxgen.gans import losses, watching
-from jaxgen.gans.augment import NUM_UNIFORMS, Policy, augment
+from jaxgen.gans.adversarial import make_game
+from jaxgen.gans.augment import Policy
 from jaxgen.gans.networks import Critic, CriticConfig, Generator, GeneratorConfig, check_networks
 from jaxgen.gans.optimizers import PlayerConfig, check_player, optimizer
-from jaxgen.gans.penalties import Penalty, between, clip_weights, penalty, slopes
-from jaxgen.method import Method, descend, split_batch, with_ema
+from jaxgen.gans.penalties import Penalty, between, slopes
+from jaxgen.method import Method, split_batch, with_ema
 from jaxgen.nets import spectral
 from jaxgen.numerics import to_pixels, to_unit
 
@@ -140,80 +141,12 @@ def build(cfg: Config, spec: Spec, num_unrolled: int = 0) -> Method:
     sizes = () if condition == "none" else tuple(spec.sizes[condition])
     gen_net, critic_net = Generator(cfg.gen, shape, sizes), Critic(cfg.critic, sizes)
     gen_tx, critic_tx = optimizer(cfg.gen_optimizer), optimizer(cfg.critic_optimizer, cfg.num_critic)
+    game = make_game(cfg, gen_net, critic_net, gen_tx, critic_tx, num_unrolled)
 
     def read(batch):
         """Examples as the networks see them, and their conditions [B, A], or None."""
         x = to_unit(batch[name], spec.levels) if name == "image" else batch[name]
         return x, batch[condition].reshape(len(x), -1) if sizes else None
-
-    def draw(key, num):
-        key_z, key_mix, key_augment = jax.random.split(key, 3)
-        return {
-            "z": jax.random.normal(key_z, (num, cfg.code)),
-            "mix": jax.random.uniform(key_mix, (num,)),
-            "augment": jax.random.uniform(key_augment, (num, 2, NUM_UNIFORMS)),
-        }
-
-    def generate(gen, z, y, train=True):
-        """Examples, and the batch statistics behind them (none outside of training)."""
-        return gen_net.apply(gen, z, y, train, mutable=["batch_stats"] if train else [])
-
-    def scores(critic, x, y, train=True):
-        variables = {key: value for key, value in critic.items() if key != "spectral"}
-        if cfg.critic.spectral:
-            variables["params"] = spectral.normalised(critic["params"], critic["spectral"])
-        return critic_net.apply(variables, x, y, train, mutable=["batch_stats"] if train else [])
-
-    def train_critic(critic, opt_state, real, fake, y, noise):
-        """One descent of the critic: (critic, opt_state, metrics)."""
-        rest = {key: value for key, value in critic.items() if key != "params"}
-        if cfg.critic.spectral:
-            rest["spectral"] = spectral.power_iterate(critic["params"], rest["spectral"])
-
-        def loss_fn(params, real, fake, y, noise):
-            real, fake = (augment(x, noise["augment"][:, i], cfg.augment) for i, x in enumerate((real, fake)))
-            now = {**rest, "params": params}
-            on_real, stats = scores(now, real, y)
-            on_fake, stats = scores({**now, **stats}, fake, y)
-            total = loss.critic(on_real, on_fake).mean()
-            metrics = {"real": on_real.mean(), "fake": on_fake.mean(), "auc": watching.auc(on_real, on_fake), **stats}
-            if cfg.loss == "wasserstein":
-                metrics["wasserstein"] = -total
-            if cfg.penalty != "none":
-                omega = penalty(cfg.penalty, lambda x: scores(now, x, y)[0], real, fake, noise["mix"]).mean()
-                total, metrics["penalty"] = total + cfg.penalty_weight * omega, omega
-            return total, metrics
-
-        params, opt_state, metrics = descend(
-            critic_tx, loss_fn, critic["params"], opt_state, real, fake, y, noise, accumulate=cfg.accumulate
-        )
-        if "batch_stats" in rest:
-            rest["batch_stats"] = metrics.pop("batch_stats")
-        params = params if cfg.clip is None else clip_weights(params, cfg.clip)
-        return {**rest, "params": params}, opt_state, metrics
-
-    def train_gen(gen, opt_state, critic, critic_opt, real, y, noise):
-        """One descent of the generator: (gen, opt_state, metrics)."""
-
-        def loss_fn(params, real, y, noise):
-            fake, stats = generate({**gen, "params": params}, noise["z"], y)
-            seen = critic
-            if num_unrolled:
-
-                def ahead(carry, _):
-                    return train_critic(*carry, real, fake, y, noise)[:2], None
-
-                seen = jax.lax.scan(ahead, (critic, critic_opt), length=num_unrolled)[0][0]
-            on_fake = scores(seen, augment(fake, noise["augment"][:, 1], cfg.augment), y)[0]
-            return loss.gen(on_fake).mean(), stats
-
-        params, opt_state, metrics = descend(
-            gen_tx, loss_fn, gen["params"], opt_state, real, y, noise, accumulate=cfg.accumulate
-        )
-        new = {**gen, "params": params}
-        if "batch_stats" in gen:
-            new["batch_stats"] = metrics.pop("batch_stats")
-        return new, opt_state, metrics
 
     def init(key, batch, warm=None):
         key_gen, key_critic = jax.random.split(key)
@@ -237,15 +170,17 @@ def build(cfg: Config, spec: Spec, num_unrolled: int = 0) -> Method:
 
         def turn(carry, inputs):
             (real, y), key = inputs
-            noise = draw(key, num)
-            fake = jax.lax.stop_gradient(generate(gen, noise["z"], y)[0])
-            critic, opt_state, metrics = train_critic(*carry, real, fake, y, noise)
+            noise = game.draw(key, num)
+            fake = jax.lax.stop_gradient(game.generate(gen, noise["z"], y)[0])
+            critic, opt_state, metrics = game.train_critic(*carry, real, fake, y, noise)
             return (critic, opt_state), metrics
 
         start = state["critic"], state["critic_opt"]
         (critic, critic_opt), found = jax.lax.scan(turn, start, (parts, jax.random.split(key_critic, cfg.num_critic)))
         real, y = jax.tree.map(lambda x: x[-1], parts)
-        gen, gen_opt, gen_found = train_gen(gen, state["gen_opt"], critic, critic_opt, real, y, draw(key_gen, num))
+        gen, gen_opt, gen_found = game.train_gen(
+            gen, state["gen_opt"], critic, critic_opt, real, y, game.draw(key_gen, num)
+        )
         metrics = {"loss": gen_found.pop("loss"), **{f"gen/{k}": value for k, value in gen_found.items()}}
         metrics |= {f"critic/{k}": value[-1] for k, value in found.items()}
         new = {**state, "gen": gen, "critic": critic, "gen_opt": gen_opt, "critic_opt": critic_opt}
@@ -262,13 +197,13 @@ def build(cfg: Config, spec: Spec, num_unrolled: int = 0) -> Method:
             asked = cond[condition].reshape(num, -1) if cond else jnp.full_like(y, -1)
             y = jnp.where(asked < 0, y, asked)
         z = cfg.sample.temperature * jax.random.normal(key_z, (num, cfg.code))
-        x = generate(state["gen"], z, y, train=False)[0]
+        x = game.generate(state["gen"], z, y, train=False)[0]
         return {"image": to_pixels(x, spec.levels)} if name == "image" else {"x": x}
 
     def evaluate(state, batch, key):
-        (x, y), noise = read(batch), draw(key, len(batch[name]))
-        fake = generate(state["gen"], noise["z"], y, train=False)[0]
-        score = lambda x: scores(state["critic"], x, y, train=False)[0]
+        (x, y), noise = read(batch), game.draw(key, len(batch[name]))
+        fake = game.generate(state["gen"], noise["z"], y, train=False)[0]
+        score = lambda x: game.scores(state["critic"], x, y, train=False)[0]
         real_score, fake_score = score(x), score(fake)
         each, ones = loss.critic(real_score, fake_score), jnp.ones(len(x))
         near = watching.covered(x, fake)

@@ -82,7 +82,7 @@ def follow(trend: dict[str, jax.Array], value: jax.Array) -> tuple[dict[str, jax
     1 − short average / long one, about 50 and 500 steps: near 0 on a plateau; 1 in the first `WARM` steps.
     """
     count = trend["count"] + 1
-    past = count / (count + 9.0)
+    past = trend["count"] / count  # plain means at first
     mix = lambda old, decay: (keep := jnp.minimum(decay, past)) * old + (1.0 - keep) * value
     new = {"short": mix(trend["short"], SHORT), "long": mix(trend["long"], LONG), "count": count}
     falling = 1.0 - new["short"] / jnp.maximum(jnp.abs(new["long"]), 1e-8)

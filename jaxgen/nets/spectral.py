@@ -48,10 +48,7 @@ def init_vectors(params: PyTree, num: int = 10) -> PyTree:
         matrix = _matrix(kernel)
         return _unit(matrix[jnp.argmax(jnp.square(matrix).sum(1))])
 
-    vectors = _over_kernels(start, params)
-    for _ in range(num):
-        vectors = power_iterate(params, vectors)
-    return vectors
+    return jax.lax.fori_loop(0, num, lambda _, vectors: power_iterate(params, vectors), _over_kernels(start, params))
 
 
 def power_iterate(params: PyTree, vectors: PyTree) -> PyTree:
