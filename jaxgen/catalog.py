@@ -10,7 +10,7 @@ from jaxgen.config import kind_of
 from jaxgen.data import Spec
 from jaxgen.diffusion import ddpm
 from jaxgen.flows import glow
-from jaxgen.gans import gan, minibatch, unrolled, wgan
+from jaxgen.gans import gan, inversion, minibatch, unrolled, wgan
 from jaxgen.method import Method
 from jaxgen.metrics import classifier
 from jaxgen.words import doc2vec, word2vec
@@ -28,6 +28,7 @@ CATALOG: dict[str, tuple[type, Any]] = {
     "wgan": (wgan.Config, wgan.make),
     "minibatch": (minibatch.Config, minibatch.make),
     "unrolled": (unrolled.Config, unrolled.make),
+    "inversion": (inversion.Config, inversion.make),
     "kmeans": (kmeans.Config, kmeans.make),
     "pca": (pca.Config, pca.make),
     "nmf": (nmf.Config, nmf.make),
