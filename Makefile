@@ -17,7 +17,7 @@ demo: $(VENV)/installed
 	@echo "64 new faces: runs/demo/samples.png; loss curves and samples on the way: runs/demo"
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -q -n auto --dist worksteal
+	$(BIN)/python -m pytest -q -n auto --dist worksteal --durations=25
 
 # The empty marker expression replaces the default one, which leaves out the slow tests.
 test-all: $(VENV)/installed-dev

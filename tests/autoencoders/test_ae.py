@@ -89,9 +89,9 @@ def test_the_codes_moments_are_those_of_the_last_batches():
     method = gradient_method(lambda key, batch, warm=None: jnp.zeros(()), lambda p, b, n: (p**2, {}), tx, reads=("x",))
     method = codes.with_moments(method, lambda params, batch: batch["x"], 2)
     batches = jax.random.normal(jax.random.key(0), (3, 5, 2)) + 2.0
-    state = method.init(jax.random.key(1), {"x": batches[0]})
+    state, step = jax.jit(method.init)(jax.random.key(1), {"x": batches[0]}), jax.jit(method.step)
     for x in batches:
-        state, _ = method.step(state, {"x": x}, jax.random.key(2))
+        state, _ = step(state, {"x": x}, jax.random.key(2))
     weights = np.array([1 / 10 * 2 / 11, 9 / 10 * 2 / 11, 9 / 11])
     np.testing.assert_allclose(state["codes"]["mean"], weights @ np.asarray(batches.mean(1)), rtol=1e-5)
     second = np.einsum("bni,bnj->bij", batches, batches) / 5
@@ -112,16 +112,16 @@ def test_drawn_codes_have_the_moments_a_singular_one_too():
 @pytest.fixture(scope="module")
 def drawn():
     """What three kinds of sampling make of the same pictures, and the plain reconstructions of them."""
-    method = ae.make(TINY.method, SPEC)
     known = jnp.asarray(TINY.data.load().read("test", np.arange(3), ("image",))["image"])
-    state = jax.jit(method.init)(jax.random.key(0), {"image": known})
 
-    def draw(**options):
-        cfg = dataclasses.replace(TINY.method, sample=ae.SampleConfig(**options))
-        sample = jax.jit(ae.make(cfg, SPEC).sample, static_argnums=2)
-        return sample(state, jax.random.key(1), 3, {"known": known})
+    @jax.jit
+    def draw(key):
+        state = ae.make(TINY.method, SPEC).init(key, {"image": known})
+        configs = [ae.SampleConfig(), ae.SampleConfig(interpolate=4), ae.SampleConfig(tangents=2)]
+        methods = [ae.make(dataclasses.replace(TINY.method, sample=config), SPEC) for config in configs]
+        return [method.sample(state, jax.random.key(1), 3, {"known": known}) for method in methods]
 
-    return known, draw(), draw(interpolate=4), draw(tangents=2)
+    return known, *draw(jax.random.key(0))
 
 
 def test_known_pictures_are_reconstructed_beside_themselves(drawn):

@@ -28,8 +28,8 @@ SPEC = TINY.data.load().spec
 
 def noisy(noise, amount, value=0.4):
     """Two channels of constant images, corrupted: [50, 20, 20, 2]."""
-    x = jnp.full((50, 20, 20, 2), value)
-    return np.asarray(denoising.corrupted(jax.random.split(jax.random.key(0), 50), x, noise, amount))
+    corrupted = jax.jit(lambda keys, x: denoising.corrupted(keys, x, noise, amount))
+    return np.asarray(corrupted(jax.random.split(jax.random.key(0), 50), jnp.full((50, 20, 20, 2), value)))
 
 
 def test_gaussian_noise_has_its_spread_and_knows_no_neighbours():

@@ -29,10 +29,15 @@ SPEC = TINY.data.load().spec
 @pytest.fixture(scope="module")
 def circle():
     """Points [B, 20] of a circle of radius 2 in a plane of R²⁰, their unit tangents, and the plane [2, 20]."""
-    plane = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (20, 2)))[0].T
-    t = jax.random.uniform(jax.random.key(1), (50,), maxval=2 * jnp.pi)
-    ring = lambda t: jnp.stack([jnp.cos(t), jnp.sin(t)], 1)
-    return 2.0 * ring(t) @ plane, ring(t + jnp.pi / 2) @ plane, plane
+
+    @jax.jit
+    def draw(key_plane, key_t):
+        plane = jnp.linalg.qr(jax.random.normal(key_plane, (20, 2)))[0].T
+        t = jax.random.uniform(key_t, (50,), maxval=2 * jnp.pi)
+        ring = lambda t: jnp.stack([jnp.cos(t), jnp.sin(t)], 1)
+        return 2.0 * ring(t) @ plane, ring(t + jnp.pi / 2) @ plane, plane
+
+    return draw(jax.random.key(0), jax.random.key(1))
 
 
 def test_columns_of_v_are_the_tangents_of_a_circle(circle):
@@ -43,12 +48,12 @@ def test_columns_of_v_are_the_tangents_of_a_circle(circle):
         flat = x @ plane.T
         return flat / jnp.linalg.norm(flat, axis=1, keepdims=True)
 
-    found = tangents.tangent_vectors(encode, x, 2)
-    cosines = jnp.abs(jnp.sum(found.vectors[:, 0] * true, 1))
+    found, jacobian = jax.jit(lambda x: (tangents.tangent_vectors(encode, x, 2), tangents.jacobian(encode, x)))(x)
+    cosines = np.abs(np.sum(found.vectors[:, 0] * true, 1))
     np.testing.assert_allclose(cosines, 1.0, atol=1e-5)
     np.testing.assert_allclose(found.values, np.tile([0.5, 0.0], (50, 1)), atol=1e-5)
     np.testing.assert_array_equal(tangents.intrinsic_dimension(found.values), 1)
-    _, _, vh = np.linalg.svd(tangents.jacobian(encode, x))
+    _, _, vh = np.linalg.svd(jacobian)
     assert np.median(np.abs(np.sum(vh[:, :, 0] * true, 1))) < 0.7  # a row of V
 
 
@@ -56,9 +61,9 @@ def test_two_dimensions_are_found_in_a_product_of_circles():
     """The torus in R⁴: two tangents, of the lengths of the two angles' gradients."""
     x = jnp.array([[3.0, 0.0, 0.0, 1.0], [0.0, 3.0, 1.0, 0.0]])
     encode = lambda x: jnp.stack([jnp.arctan2(x[:, 1], x[:, 0]), jnp.arctan2(x[:, 3], x[:, 2]), 0 * x[:, 0]], 1)
-    found = tangents.tangent_vectors(encode, x, 3)
+    found = jax.jit(lambda x: tangents.tangent_vectors(encode, x, 3))(x)
     np.testing.assert_allclose(found.values, [[1, 1 / 3, 0]] * 2, atol=1e-6)
-    np.testing.assert_allclose(jnp.abs(found.vectors[:, :2]), [np.eye(4)[[2, 1]], np.eye(4)[[3, 0]]], atol=1e-6)
+    np.testing.assert_allclose(np.abs(found.vectors[:, :2]), [np.eye(4)[[2, 1]], np.eye(4)[[3, 0]]], atol=1e-6)
     np.testing.assert_array_equal(tangents.intrinsic_dimension(found.values, 0.95), 2)
     np.testing.assert_array_equal(tangents.intrinsic_dimension(found.values, 0.8), 1)
 
@@ -66,23 +71,35 @@ def test_two_dimensions_are_found_in_a_product_of_circles():
 def test_the_jacobian_is_autodiffs_and_no_more_tangents_than_it_has():
     net = Encoder(AutoencoderConfig(widths=(4, 4), hidden=8), 3)
     x = jax.random.normal(jax.random.key(0), (4, 4, 4, 2))
-    params = net.init(jax.random.key(1), x)
-    expected = jax.lax.map(jax.jacrev(lambda x: net.apply(params, x[None])[0]), x).reshape(4, 3, 32)
-    np.testing.assert_allclose(tangents.jacobian(lambda x: net.apply(params, x), x), expected, atol=1e-5)
+
+    @jax.jit
+    def both(key):
+        params = net.init(key, x)
+        expected = jax.lax.map(jax.jacrev(lambda x: net.apply(params, x[None])[0]), x).reshape(4, 3, 32)
+        return tangents.jacobian(lambda x: net.apply(params, x), x), expected
+
+    found, expected = both(jax.random.key(1))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
     with pytest.raises(ValueError, match="of 32 numbers to 3 has no 4 tangents"):
-        tangents.tangent_vectors(lambda x: net.apply(params, x), x, 4)
+        jax.eval_shape(lambda x: tangents.tangent_vectors(lambda x: x.reshape(4, 32)[:, :3], x, 4), x)
 
 
 def test_the_penalty_is_the_sum_of_squared_directional_derivatives():
     """Each by `jax.jvp`, forward mode through a dense network."""
     net = Encoder(DENSE, 3)
     x = jax.random.normal(jax.random.key(0), (4, 2, 3, 1))
-    params, vectors = net.init(jax.random.key(1), x), jax.random.normal(jax.random.key(2), (4, 5, 6))
-    logits = lambda x: net.apply(params, x)
-    along = [jax.jvp(logits, (x,), (vectors[:, k].reshape(x.shape),))[1] for k in range(5)]
-    expected = sum(np.square(d).sum(1) for d in along)
-    np.testing.assert_allclose(tangents.tangent_penalty(logits, x, vectors), expected, rtol=1e-4)
-    still = tangents.tangent_penalty(lambda x: x.reshape(4, 6)[:, :1], x, vectors.at[:, :, 0].set(0.0))
+    vectors = jax.random.normal(jax.random.key(2), (4, 5, 6))
+
+    @jax.jit
+    def both(key):
+        params = net.init(key, x)
+        logits = lambda x: net.apply(params, x)
+        along = [jax.jvp(logits, (x,), (vectors[:, k].reshape(x.shape),))[1] for k in range(5)]
+        still = tangents.tangent_penalty(lambda x: x.reshape(4, 6)[:, :1], x, vectors.at[:, :, 0].set(0.0))
+        return tangents.tangent_penalty(logits, x, vectors), along, still
+
+    found, along, still = both(jax.random.key(1))
+    np.testing.assert_allclose(found, sum(np.square(d).sum(1) for d in along), rtol=1e-4)
     np.testing.assert_array_equal(still, 0)  # deaf along them
 
 
@@ -97,9 +114,13 @@ def test_it_starts_from_an_autoencoders_encoder_and_leaves_it_unchanged():
     after, metrics = jax.jit(method.step)(state, batch, jax.random.key(2))
     harness.assert_bitwise(after["encoder"], state["encoder"])
     x, net = ae.read(batch["image"], 17), Encoder(DENSE, 10)
-    found = tangents.tangent_vectors(lambda x: Encoder(DENSE, 4).apply(state["encoder"], x), x, 2)
-    penalty = tangents.tangent_penalty(lambda x: net.apply(state["params"], x), x, found.vectors).mean()
-    assert float(metrics["penalty"]) == pytest.approx(float(penalty), rel=1e-4)
+
+    @jax.jit
+    def by_hand(state, x):
+        found = tangents.tangent_vectors(lambda x: Encoder(DENSE, 4).apply(state["encoder"], x), x, 2)
+        return tangents.tangent_penalty(lambda x: net.apply(state["params"], x), x, found.vectors).mean()
+
+    assert float(metrics["penalty"]) == pytest.approx(float(by_hand(state, x)), rel=1e-4)
     assert float(metrics["loss"]) == pytest.approx(float(metrics["error"] + 0.1 * metrics["penalty"]), rel=1e-5)
 
 

@@ -27,6 +27,7 @@ TINY = Experiment(
     TrainConfig(batch_size=16),
 )
 SPEC = TINY.data.load().spec
+logistic = jax.jit(discretized_logistic, static_argnums=3)
 
 
 def linear_gaussian(stretch):
@@ -49,7 +50,7 @@ def linear_gaussian(stretch):
         fit = vae.log_likelihood("gaussian", x, z @ loadings.T, jnp.float32(math.log(sigma)), levels=2)
         return vae.log_weight(fit, z, mean, log_var), vae.elbo(fit, mean, log_var)
 
-    weights, bounds = jax.lax.map(draw, jax.random.split(jax.random.key(0), 256))
+    weights, bounds = jax.jit(lambda keys: jax.lax.map(draw, keys))(jax.random.split(jax.random.key(0), 256))
     return np.asarray(weights), np.asarray(bounds.mean(0)), exact
 
 
@@ -63,8 +64,8 @@ def test_bounds_grow_with_k_towards_the_exact_likelihood():
     weights, bounds, exact = linear_gaussian(stretch=2.0)
     found = [bounds]
     for k in (4, 16, 64):
-        parts = jnp.asarray(weights).reshape(256 // k, k, -1)
-        found.append(np.mean([vae.iwae(part) for part in parts], axis=0))
+        parts = weights.reshape(256 // k, k, -1)
+        found.append(np.mean(jax.jit(jax.vmap(vae.iwae))(parts), axis=0))
     for low, high in itertools.pairwise([*found, exact]):
         gap = high - low
         assert gap.mean() > -3 * gap.std() / math.sqrt(len(gap))
@@ -74,11 +75,11 @@ def test_bounds_grow_with_k_towards_the_exact_likelihood():
 
 
 def test_the_lectures_loss_is_twice_the_negative_bound_and_a_constant():
-    keys = jax.random.split(jax.random.key(1), 4)
-    x, out, mean, log_var = (jax.random.normal(key, (5, 7)) for key in keys)
-    lecture = jnp.square(x - out).sum(1) + (jnp.exp(log_var) - (1 + log_var) + jnp.square(mean)).sum(1)
-    fit = vae.log_likelihood("gaussian", x, out, jnp.float32(0), levels=2)
-    constant = -2 * vae.elbo(fit, mean, log_var) - lecture
+    x, out, mean, log_var = np.random.default_rng(1).normal(size=(4, 5, 7)).astype(np.float32)
+    lecture = np.square(x - out).sum(1) + (np.exp(log_var) - (1 + log_var) + np.square(mean)).sum(1)
+    fit = lambda x, out: vae.log_likelihood("gaussian", x, out, jnp.float32(0), levels=2)
+    bound = jax.jit(lambda x, out, mean, log_var: vae.elbo(fit(x, out), mean, log_var))
+    constant = -2 * bound(x, out, mean, log_var) - lecture
     np.testing.assert_allclose(constant, 7 * math.log(2 * math.pi), rtol=1e-5)
 
 
@@ -86,9 +87,7 @@ def test_the_lectures_loss_is_twice_the_negative_bound_and_a_constant():
 @pytest.mark.parametrize("log_scale", [-6.0, -2.0, 1.0])
 def test_a_discretised_logistic_is_a_distribution_over_the_pixels_values(mean, log_scale):
     x = np.linspace(-1, 1, 256)
-    found = np.asarray(
-        discretized_logistic(jnp.asarray(x, jnp.float32), jnp.float32(mean), jnp.float32(log_scale), 256)
-    )
+    found = np.asarray(logistic(jnp.asarray(x, jnp.float32), jnp.float32(mean), jnp.float32(log_scale), 256))
     assert np.isfinite(found).all()
     assert np.exp(found.astype(float)).sum() == pytest.approx(1, abs=1e-4)
     inner = slice(1, -1)
@@ -102,7 +101,8 @@ def test_a_bernoulli_decoder_is_a_distribution_over_binary_images():
     logits = np.array([0.3, -2.0, 1.0, 0.0])
     out = jnp.broadcast_to(jnp.asarray(logits, jnp.float32), images.shape)
     x = jnp.asarray(2 * images - 1, jnp.float32)
-    found = np.exp(vae.log_likelihood("bernoulli", x, out, jnp.float32(0), levels=2))
+    log_likelihood = jax.jit(lambda x, out: vae.log_likelihood("bernoulli", x, out, jnp.float32(0), levels=2))
+    found = np.exp(log_likelihood(x, out))
     ones = 1 / (1 + np.exp(-logits))
     np.testing.assert_allclose(found, np.where(images, ones, 1 - ones).prod(1), rtol=1e-5)
     assert found.sum() == pytest.approx(1, rel=1e-5)
@@ -113,8 +113,8 @@ def test_bits_are_nats_by_dimension_and_a_bernoulli_decoder_of_grey_has_none(lik
     method = vae.make(dataclasses.replace(TINY.method, likelihood=likelihood), SPEC)
     data = TINY.data.load()
     batch = {"image": jnp.asarray(data.read("train", np.arange(8), ("image",))["image"])}
-    state = method.init(jax.random.key(0), batch)
-    found = jax.jit(method.evaluate)(state, batch, jax.random.key(1))
+    evaluate = lambda key: method.evaluate(method.init(key, batch), batch, jax.random.key(1))
+    found = jax.jit(evaluate)(jax.random.key(0))
     if likelihood == "bernoulli":
         assert found.keys() == {"loss"}
         return
@@ -127,9 +127,15 @@ def test_bits_are_nats_by_dimension_and_a_bernoulli_decoder_of_grey_has_none(lik
 def test_known_pictures_are_reconstructed_and_joined_by_rows():
     cfg = dataclasses.replace(TINY.method, sample=vae.SampleConfig(interpolate=3))
     known = jnp.asarray(TINY.data.load().read("test", np.arange(2), ("image",))["image"])
-    state = vae.make(cfg, SPEC).init(jax.random.key(0), {"image": known})
-    plain = vae.make(TINY.method, SPEC).sample(state, jax.random.key(1), 2, {"known": known})
-    rows = vae.make(cfg, SPEC).sample(state, jax.random.key(1), 2, {"known": known})["frames"]
+    methods = [vae.make(config, SPEC) for config in (TINY.method, cfg)]
+
+    @jax.jit
+    def draw(key):
+        state = methods[0].init(key, {"image": known})
+        return [method.sample(state, jax.random.key(1), 2, {"known": known}) for method in methods]
+
+    plain, rows = draw(jax.random.key(0))
+    rows = rows["frames"]
     np.testing.assert_array_equal(plain["frames"][:, 0], known)
     assert rows.shape == (2, 3, 8, 8, 1)
     np.testing.assert_array_equal(rows[:, 0], plain["image"])

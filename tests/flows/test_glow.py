@@ -52,24 +52,31 @@ def noise(*shape):
 
 
 def check_bijection(forward, inverse, x):
-    """log|det| against the Jacobian that autodiff finds, and the inverse; forward gives a flat y."""
-    y, log_det = forward(x)
-    np.testing.assert_allclose(inverse(y), x, atol=1e-4)
-    jacobian = jax.jit(jax.vmap(jax.jacrev(lambda x: forward(x[None])[0][0])))(x).reshape(len(x), x[0].size, -1)
+    """log|det| against the Jacobian that autodiff finds, and the inverse; forward gives a flat y, which is returned."""
+
+    @jax.jit
+    def everything(x):
+        y, log_det = forward(x)
+        return y, log_det, inverse(y), jax.vmap(jax.jacrev(lambda x: forward(x[None])[0][0]))(x)
+
+    y, log_det, back, jacobian = everything(x)
+    np.testing.assert_allclose(back, x, atol=1e-4)
+    jacobian = jacobian.reshape(len(x), x[0].size, -1)
     np.testing.assert_allclose(log_det, np.linalg.slogdet(jacobian)[1], atol=1e-4)
+    return y, log_det
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layers_volume_and_inverse(name):
     layer, x = LAYERS[name], noise(3, 2, 2, 5)
-    params = perturbed(jax.jit(layer.init)(jax.random.key(1), x), 0.3)
+    params = jax.jit(lambda key: perturbed(layer.init(key, x), 0.3))(jax.random.key(1))
 
     def forward(x):
         y, log_det = layer.forward(params, x)
         return y.reshape(len(x), -1), log_det
 
-    check_bijection(jax.jit(forward), jax.jit(lambda y: layer.inverse(params, y.reshape(-1, 2, 2, 5))), x)
-    assert np.abs(layer.forward(params, x)[0] - x).max() > 0.1
+    y, _ = check_bijection(forward, lambda y: layer.inverse(params, y.reshape(-1, 2, 2, 5)), x)
+    assert np.abs(y.reshape(x.shape) - x).max() > 0.1
 
 
 def test_squeezing_makes_blocks_of_pixels():
@@ -91,12 +98,13 @@ def test_a_1x1_convolution_starts_as_a_rotation(kind):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"coupling": "additive", "convolution": "lu", "remat": True}, {"coupling": "spline"}],
-    ids=["affine", "additive-lu", "spline"],
+    [{}, {"coupling": "additive", "convolution": "lu", "remat": True}],
+    ids=["affine", "additive-lu"],
 )
 def test_the_whole_flows_volume_and_inverse(changes):
+    """Of two levels; one of splines is integrated below."""
     flow, x = Flow(dataclasses.replace(NET, **changes), (4, 4, 1)), noise(2, 4, 4, 1)
-    params = perturbed(jax.jit(flow.init)(jax.random.key(1), noise(16, 4, 4, 1)))
+    params = jax.jit(lambda key: perturbed(flow.init(key, noise(16, 4, 4, 1))))(jax.random.key(1))
     shapes = flow.noise_shapes(-1)
     ends = np.cumsum([np.prod(shape[1:]) for shape in shapes])
 
@@ -108,9 +116,7 @@ def test_the_whole_flows_volume_and_inverse(changes):
         parts = jnp.split(y, ends[:-1], 1)
         return flow.inverse(params, [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)])
 
-    forward = jax.jit(forward)
-    check_bijection(forward, jax.jit(inverse), x)
-    y, log_det = forward(x)
+    y, log_det = check_bijection(forward, inverse, x)
     expected = -0.5 * (y**2).sum(1) - 8 * np.log(2 * np.pi) + log_det
     np.testing.assert_allclose(jax.jit(flow.log_prob)(params, x), expected, rtol=1e-5)
 
@@ -145,13 +151,17 @@ def test_every_actnorm_of_a_flow_sees_the_batch_as_it_arrives_on_eight_devices_t
         np.testing.assert_allclose(a[path], b[path], rtol=1e-4, atol=1e-4, err_msg=path)
     u = jax.random.uniform(jax.random.split(jax.random.key(0))[0], batch["image"].shape)
     x = squeeze(dequantize(batch["image"], u, data.spec.levels))
+
+    @jax.jit
+    def advance(params, x):
+        white, _ = actnorm().forward(params["actnorm"], x)
+        x, _ = convolution("plain").forward(params["convolution"], white)
+        return white, coupling("affine", 8, 8).forward(params["coupling"], x)[0]
+
     for step in range(2):
-        params = jax.tree.map(lambda p, step=step: p[step], eight["steps_0"])
-        x, _ = actnorm().forward(params["actnorm"], x)
-        np.testing.assert_allclose(x.mean((0, 1, 2)), 0.0, atol=1e-3)
-        np.testing.assert_allclose(x.std((0, 1, 2)), 1.0, atol=1e-3)
-        x, _ = convolution("plain").forward(params["convolution"], x)
-        x, _ = coupling("affine", 8, 8).forward(params["coupling"], x)
+        white, x = advance(jax.tree.map(lambda p, step=step: p[step], eight["steps_0"]), x)
+        np.testing.assert_allclose(white.mean((0, 1, 2)), 0.0, atol=1e-3)
+        np.testing.assert_allclose(white.std((0, 1, 2)), 1.0, atol=1e-3)
 
 
 def test_every_pixel_comes_back_from_its_bin():
@@ -189,14 +199,14 @@ def test_the_density_of_points_in_the_plane_integrates_to_one(kind):
     method, data, state, metrics = train(experiment, 100)
     assert metrics["loss"] < 1.4  # a Gaussian of the points' moments has 1.56
     flow, params = Flow(net, (1, 1, 2)), state["params"]
-    side = np.arange(-6.0, 6.0, 0.04, dtype=np.float32) + 0.02
+    side = np.arange(-6.0, 6.0, 0.08, dtype=np.float32) + 0.04
     grid = jnp.asarray(np.stack(np.meshgrid(side + 0.5, side + 0.25), -1).reshape(-1, 1, 1, 2))
     log_prob = jax.jit(flow.log_prob)(params, grid)
-    assert float(jnp.exp(log_prob).sum() * 0.04**2) == pytest.approx(1.0, abs=0.01)
+    assert float(jnp.exp(log_prob).sum() * 0.08**2) == pytest.approx(1.0, abs=0.01)
     x = jnp.asarray(data.read("test", np.arange(100), ("x",))["x"]).reshape(-1, 1, 1, 2)
     there_and_back = jax.jit(lambda x: flow.inverse(params, flow.forward(params, x)[0]))
     np.testing.assert_allclose(there_and_back(x), x, atol=1e-4)
-    assert method.sample(state, jax.random.key(2), 5)["x"].shape == (5, 2)
+    assert jax.eval_shape(lambda: method.sample(state, jax.random.key(2), 5))["x"].shape == (5, 2)
 
 
 def test_without_coupling_any_depth_is_one_linear_map():
@@ -205,17 +215,24 @@ def test_without_coupling_any_depth_is_one_linear_map():
     deep = Flow(FlowConfig(levels=1, steps=8, coupling="none"), (4, 4, 3))
     shallow = Flow(dataclasses.replace(deep.cfg, steps=1), (4, 4, 3))
     images = unsqueeze(jnp.concatenate([x, x**2, jnp.sin(x), x**3], -1))
-    params = perturbed(jax.jit(deep.init)(jax.random.key(0), images))
-    pixel = lambda rows: deep._steps.forward(params["steps_0"], rows[:, None, None])[0][:, 0, 0]  # [N, 12] → [N, 12]
-    offset = pixel(jnp.zeros((1, 12)))
-    weight = pixel(jnp.eye(12)) - offset
-    steps = {
-        "actnorm": {"bias": (offset @ jnp.linalg.inv(weight)), "log_scale": jnp.zeros((1, 12))},
-        "convolution": {"weight": weight[None]},
-        "coupling": {},
-    }
-    one = shallow.log_prob({"steps_0": steps, "prior": params["prior"]}, images)
-    np.testing.assert_allclose(one, deep.log_prob(params, images), rtol=1e-4)
+
+    @jax.jit
+    def log_probs(key):
+        params = perturbed(deep.init(key, images))
+        # [N, 12] → [N, 12]
+        pixel = lambda rows: deep._steps.forward(params["steps_0"], rows[:, None, None])[0][:, 0, 0]
+        offset = pixel(jnp.zeros((1, 12)))
+        weight = pixel(jnp.eye(12)) - offset
+        steps = {
+            "actnorm": {"bias": (offset @ jnp.linalg.inv(weight)), "log_scale": jnp.zeros((1, 12))},
+            "convolution": {"weight": weight[None]},
+            "coupling": {},
+        }
+        one = shallow.log_prob({"steps_0": steps, "prior": params["prior"]}, images)
+        return one, deep.log_prob(params, images)
+
+    one, many = log_probs(jax.random.key(0))
+    np.testing.assert_allclose(one, many, rtol=1e-4)
 
 
 @pytest.mark.slow
@@ -246,15 +263,18 @@ def test_a_colder_sample_is_nearer_to_the_mean():
     assert spread[0.0] == 0 < spread[0.5] < 0.8 * spread[1.0]
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_permutations_stay_as_they_are(decay):
-    optimizer = AdamWConfig(learning_rate=1e-2, warmup_steps=0, weight_decay=decay)
+def test_permutations_stay_as_they_are():
+    """Neither gradients nor weight decay move them."""
+    optimizer = AdamWConfig(learning_rate=1e-2, warmup_steps=0, weight_decay=0.1)
     config = glow.Config(
         net=FlowConfig(levels=1, steps=1, width=4, convolution="lu"), optimizer=optimizer, ema_decay=0.5
     )
-    experiment = Experiment(method=config, data=Toy("moons", size=100), train=TrainConfig(batch_size=32))
-    states = [train(experiment, steps)[2] for steps in (1, 3)]
-    first, last = (state["params"]["steps_0"]["convolution"] for state in states)
+    data = Toy("moons", size=100).load()
+    method, batch = glow.make(config, data.spec), data.read("train", np.arange(32), ("x",))
+    states, step = [jax.jit(method.init)(jax.random.key(0), batch)], jax.jit(method.step)
+    for i in range(2):
+        states.append(step(states[-1], batch, jax.random.key(i))[0])
+    first, _, last = (state["params"]["steps_0"]["convolution"] for state in states)
     np.testing.assert_array_equal(first["permutation"], last["permutation"])
     assert (first["lower"] != last["lower"]).any()
 
