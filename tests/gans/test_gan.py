@@ -171,7 +171,7 @@ def test_a_collapsed_run_stops_headless_and_says_why(tmp_path):
         RING.method, gen_optimizer=PlayerConfig(learning_rate=0.05), critic_optimizer=PlayerConfig()
     )
     experiment = harness.with_train(
-        dataclasses.replace(RING, method=dataclasses.replace(RING.method, **fast)),
+        dataclasses.replace(RING, method=fast),
         steps=400, eval_every=20, log_every=20, sample_every=0, save_every=100,
         rules=(Rule("eval/class_coverage", below=0.5, patience=3),),
     )  # fmt: skip

@@ -141,7 +141,7 @@ def test_it_starts_from_the_average_of_a_gans_run(tmp_path, monkeypatch):
     ("change", "message"),
     [
         ({"start": "encodr"}, "encoder"),
-        ({"seen": "hole"}, "unmasked"),
+        ({"seen": "unmaskd"}, "unmasked"),
         ({"restarts": 0}, "restarts"),
         ({"learning_rate": 0.0}, "learning_rate"),
     ],
