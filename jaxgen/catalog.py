@@ -10,6 +10,7 @@ from jaxgen.config import kind_of
 from jaxgen.data import Spec
 from jaxgen.diffusion import ddpm
 from jaxgen.flows import glow
+from jaxgen.language import classify, gpt
 from jaxgen.method import Method
 from jaxgen.metrics import classifier
 from jaxgen.words import doc2vec, word2vec
@@ -26,6 +27,8 @@ CATALOG: dict[str, tuple[type, Any]] = {
     "kmeans": (kmeans.Config, kmeans.make),
     "pca": (pca.Config, pca.make),
     "nmf": (nmf.Config, nmf.make),
+    "gpt": (gpt.Config, gpt.make),
+    "gpt_classifier": (classify.Config, classify.make),
     "word2vec": (word2vec.Config, word2vec.make),
     "doc2vec": (doc2vec.Config, doc2vec.make),
 }
