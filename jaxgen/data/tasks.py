@@ -2,8 +2,8 @@
 
 - `copy`: 24 letters, and the same again: what is far back matters as much as what is near.
 - `multitask`: translation word by word, questions about facts, reading; the task stands in the text and decides.
-- `mappings`: examples of a rule y = a x + b mod 11, a rule of its own in each document: from none of them the answer
-  cannot be known, from one it can if a = 1 (half of the documents), from two or more it can.
+- `mappings`: words of four kinds, and a label that stands for each kind in this document alone: without examples the
+  answer cannot be known, with one only where it is of the word's kind, with many it can.
 - `parity`: whether a number of 8 bits has an odd number of ones, in half of the documents with the way to it.
 
 The layout is that of `jaxgen.data.prompts`, whose prompts ask a trained model. What is asked in `test` of mappings and
@@ -26,7 +26,8 @@ WORDS = dict(zip("cat dog bird fish tree house sun moon water stone".split(),
                  "chat chien oiseau poisson arbre maison soleil lune eau pierre".split(), strict=True))  # fmt: skip
 COLOURS = dict(zip(WORDS, "black brown blue silver green white yellow grey clear red".split(), strict=True))
 NAMES = ("ann", "bob", "cy", "dora", "eve")
-MODULUS = 11
+KINDS = ("cat dog cow fox pig", "saw axe pen cup key", "fig pea yam nut oat", "run hop swim sing nod")
+LABELS = ("dax", "wug", "blick", "zup", "fep", "toma", "kiki", "bouba")
 
 
 def copy(rng: np.random.Generator, held_out: bool) -> str:
@@ -49,23 +50,24 @@ def multitask(rng: np.random.Generator, held_out: bool) -> str:
     return prompt(f"{text}. what has {names[i]}?", task="read and answer") + f" {words[i]}"
 
 
-def rule(rng: np.random.Generator, held_out: bool) -> tuple[int, int]:
-    """The a and b of a mapping; those held out are a seventh of all, and never in train."""
+def labels_of(rng: np.random.Generator, held_out: bool) -> list[str]:
+    """A label for each kind; a seventh of all assignments is held out."""
     while True:
-        a, b = 1 if rng.random() < 0.5 else int(rng.integers(2, MODULUS)), int(rng.integers(MODULUS))
-        if ((3 * a + b) % 7 == 0) == held_out:
-            return a, b
+        chosen = rng.permutation(len(LABELS))[: len(KINDS)].tolist()
+        if (sum(label * (i + 1) for i, label in enumerate(chosen)) % 7 == 0) == held_out:
+            return [LABELS[label] for label in chosen]
 
 
 def mapping(rng: np.random.Generator, held_out: bool, shots: int) -> list[Example]:
-    """So many examples of a rule and one more, no two alike."""
-    a, b = rule(rng, held_out)
-    return [Example(str(x), str((a * x + b) % MODULUS)) for x in rng.permutation(MODULUS)[: shots + 1].tolist()]
+    """So many words with their labels, and one more, no word twice."""
+    labels = labels_of(rng, held_out)
+    pairs = [(word, label) for kind, label in zip(KINDS, labels, strict=True) for word in kind.split()]
+    return [Example(*pairs[i]) for i in rng.permutation(len(pairs))[: shots + 1].tolist()]
 
 
 def mappings(rng: np.random.Generator, held_out: bool) -> str:
-    """Examples of a rule, from one to five."""
-    *shots, last = mapping(rng, held_out, int(rng.integers(5)))
+    """Words with their labels, from one to thirteen."""
+    *shots, last = mapping(rng, held_out, int(rng.integers(13)))
     return f"{prompt(last.question, shots)} {last.answer}"
 
 
@@ -73,7 +75,7 @@ def parity_question(rng: np.random.Generator, held_out: bool) -> Example:
     """A number of 8 bits, whether its ones are odd, and, bit by bit, how that comes; a quarter of all is held out."""
     while True:
         number = int(rng.integers(256))
-        if (number % 4 == 1) == held_out:
+        if (37 * number % 256 < 64) == held_out:
             break
     bits = f"{number:08b}"
     running = np.cumsum([int(bit) for bit in bits]) % 2

@@ -7,7 +7,7 @@ import pytest
 
 from jaxgen.data import Text
 from jaxgen.data.prompts import Example, answer_of, prompt
-from jaxgen.data.tasks import COLOURS, WORDS
+from jaxgen.data.tasks import COLOURS, KINDS, WORDS
 
 
 def texts(name, split, num=400):
@@ -36,18 +36,18 @@ def test_multitask():
 
 
 def test_mappings():
-    """Every document follows one rule, the held-out rules are others, and half are shifts."""
-    rules = {}
+    """In every document a kind has one label, no two the same; the held-out assignments are others than train's."""
+    seen = {}
     for split in ("train", "test"):
-        rules[split] = set()
+        seen[split] = set()
         for text in texts("mappings", split):
-            pairs = [tuple(map(int, pair)) for pair in re.findall(r"q: (\d+) a: (\d+)", text)]
-            fitting = {(a, b) for a in range(1, 11) for b in range(11) if all((a * x + b) % 11 == y for x, y in pairs)}
-            assert fitting and len(set(pairs)) == len(pairs) and 1 <= len(pairs) <= 5
-            if len(pairs) > 1:
-                rules[split] |= fitting
-                assert len(fitting) == 1
-    assert len(rules["test"]) > 10 and not rules["train"] & rules["test"]
+            pairs = re.findall(r"q: (\w+) a: (\w+)", text)
+            assert len({word for word, _ in pairs}) == len(pairs) and 1 <= len(pairs) <= 13
+            labels = [{label for word, label in pairs if word in kind.split()} for kind in KINDS]
+            assert all(len(own) <= 1 for own in labels) and len(set.union(*labels)) == sum(map(len, labels))
+            if all(labels):
+                seen[split].add(tuple(own.pop() for own in labels))
+    assert len(seen["test"]) > 10 and not seen["train"] & seen["test"]
 
 
 def test_parity():
