@@ -11,6 +11,7 @@ from jaxgen.data import Spec
 from jaxgen.diffusion import ddpm
 from jaxgen.flows import glow
 from jaxgen.gans import gan, inversion, minibatch, unrolled, wgan
+from jaxgen.language import classify, gpt
 from jaxgen.method import Method
 from jaxgen.metrics import classifier
 from jaxgen.words import doc2vec, word2vec
@@ -32,6 +33,8 @@ CATALOG: dict[str, tuple[type, Any]] = {
     "kmeans": (kmeans.Config, kmeans.make),
     "pca": (pca.Config, pca.make),
     "nmf": (nmf.Config, nmf.make),
+    "gpt": (gpt.Config, gpt.make),
+    "gpt_classifier": (classify.Config, classify.make),
     "word2vec": (word2vec.Config, word2vec.make),
     "doc2vec": (doc2vec.Config, doc2vec.make),
 }

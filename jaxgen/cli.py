@@ -1,4 +1,4 @@
-"""The commands `jaxgen train`, `sample`, `evaluate`, `league`, `plan`; train.py and sample.py call these functions."""
+"""The commands: `jaxgen train`, `sample`, `evaluate`, `league`, `plan`, `convert`; train.py and sample.py call them too."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ import numpy as np
 from jaxgen import backend, catalog, distributed, trainer
 from jaxgen.config import Experiment, MeshConfig, experiment_to_json, load_config, override
 from jaxgen.data import SOURCES, Dataset, condition, fill
+from jaxgen.interop.convert import convert
+from jaxgen.language.streaming import stream_run
 from jaxgen.league_command import league
 from jaxgen.method import Method
 from jaxgen.metrics import evaluation, reporting
@@ -118,6 +120,7 @@ def sample(args: Sequence[str]) -> int:
         "--mask",
         help="what of it is drawn: left, right, top, bottom, centre or a file, white is drawn (default: right)",
     )
+    parser.add_argument("--stream", action="store_true", help="shows the text of each --prompt while it is written")
     add_mesh_options(parser)
     distributed.add_options(parser)
     known, rest = parser.parse_known_args(args)
@@ -145,15 +148,21 @@ def sample(args: Sequence[str]) -> int:
     with jax.set_mesh(mesh):
         abstract = layout(run, mesh)
         shapes = jax.eval_shape(make_sample(run.method, mesh), abstract, jax.random.key(0), known.num, cond or None)
-        if key_of_names := named_key(shapes, run.spec.names):
+        if key_of_names := named_key(shapes, run.spec):
             shapes = {**shapes, "text": shapes[key_of_names]}
         out = known.out or known.run / f"samples{default_suffix(shapes)}"
         check_suffix(out, shapes)
         found = restore(run, abstract, known.checkpoint)
+        if known.stream:
+            for text in known.condition or [""]:
+                for piece in stream_run(run, found.state, text, known.seed):
+                    print(piece, end="", flush=True)
+                print()
+            return 0
         with Progress(known.num, enabled=distributed.is_first(), unit="samples") as progress:
             samples = draw_samples(run, mesh, found.state, known.num, known.seed, cond, progress.update)
     if distributed.is_first():
-        write_samples(out, with_text(samples, run.spec.names))
+        write_samples(out, with_text(samples, run.spec))
         print(f"{out}: {known.num} samples of {known.run} at step {found.step}")
     return 0
 
@@ -274,6 +283,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "evaluate": evaluate,
     "league": league,
     "plan": plan,
+    "convert": convert,
 }
 
 

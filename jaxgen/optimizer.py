@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import optax
 
@@ -40,8 +42,8 @@ class AdamWConfig:
                 raise ValueError(f"optimizer.{message}")
 
 
-def adamw(cfg: AdamWConfig) -> optax.GradientTransformation:
-    """The optax transformation that `cfg` describes."""
+def adamw(cfg: AdamWConfig, decayed: Callable[[Any], Any] | None = None) -> optax.GradientTransformation:
+    """The optax transformation that `cfg` describes; `decayed(params)` says which of them weight decay shrinks."""
     peak, warmup = cfg.learning_rate, cfg.warmup_steps
     start = 0.0 if warmup else peak  # optax stays at the start of a ramp of no steps
     rate = optax.linear_schedule(start, peak, warmup)
@@ -49,5 +51,5 @@ def adamw(cfg: AdamWConfig) -> optax.GradientTransformation:
         rate = optax.warmup_cosine_decay_schedule(start, peak, warmup, cfg.decay_steps, peak / 20)
     return optax.chain(
         optax.clip_by_global_norm(cfg.grad_clip),
-        optax.adamw(rate, b1=cfg.b1, b2=cfg.b2, weight_decay=cfg.weight_decay),
+        optax.adamw(rate, b1=cfg.b1, b2=cfg.b2, weight_decay=cfg.weight_decay, mask=decayed),
     )

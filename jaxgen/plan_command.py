@@ -12,6 +12,7 @@ from jaxgen.config import load_config, override
 from jaxgen.devices import ACCELERATORS, usable_memory
 from jaxgen.plan import MARGIN, Memory, Plan, readable
 from jaxgen.plan import plan as make_plan
+from jaxgen.scaling import TOKENS_A_PARAMETER, optimal_tokens, training_flops
 from jaxgen.trained import use_cores
 
 USUAL = 0.4  # the utilisation that the table assumes beside the bound: what well-tuned runs of large models report
@@ -25,6 +26,7 @@ def plan(args: Sequence[str]) -> int:
             "--devices: plans for so many, which need not be here\n"
             "--device-kind: plans for v4, v5e, v5p, v6e, A100, H100, … rather than for what is here\n"
             "--no-compile: in seconds, without the peak of memory\n"
+            "--price: of a device and hour, for the cost of the run\n"
             "CONFIG comes before the options; `plan CONFIG --help` lists those that it shares with `train`"
         )
         return 0 if set(args) & {"-h", "--help"} else 2
@@ -33,6 +35,7 @@ def plan(args: Sequence[str]) -> int:
     parser.add_argument("--devices", type=int)
     parser.add_argument("--device-kind")
     parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--price", type=float)
     parser.add_argument("--workdir")  # so that a command of `train` can be planned as it stands
     parser.add_argument("--interrupted-status")
     distributed.add_options(parser)
@@ -41,7 +44,8 @@ def plan(args: Sequence[str]) -> int:
     if known.devices is None:
         use_cores(config.train.batch_size, config.mesh)
     _prepare(known.devices)
-    show(path, make_plan(config, known.devices, device_kind=known.device_kind, compiled=not known.no_compile))
+    drawn = make_plan(config, known.devices, device_kind=known.device_kind, compiled=not known.no_compile)
+    show(path, drawn, price=known.price)
     return 0
 
 
@@ -57,19 +61,19 @@ def _prepare(num_devices: int | None) -> None:
     os.environ["XLA_FLAGS"] = " ".join([flags, *missing]).strip()
 
 
-def show(name: str, plan: Plan, console: Any = None) -> None:
-    """Prints the plan of the experiment `name` as a table, on standard output by default."""
+def show(name: str, plan: Plan, console: Any = None, price: float | None = None) -> None:
+    """Prints the plan of the experiment `name` as a table, on standard output by default; `price` a device and hour."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(title=name, title_justify="left", show_header=False, box=None, pad_edge=False)
-    for label, value in _rows(plan):
+    for label, value in _rows(plan, price):
         table.add_row(Text(label), Text(value))
     (console or Console()).print(table)
 
 
-def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
+def _rows(plan: Plan, price: float | None) -> Iterator[tuple[str, str]]:
     num = plan.num_devices
     yield "mesh", f"{num} device{'s' * (num > 1)}: " + ", ".join(f"{axis} {n}" for axis, n in plan.mesh.items())
     yield "parameters", f"{plan.parameters:,}"
@@ -94,14 +98,27 @@ def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
     )
     total_flops = readable(plan.steps * flops.model, "FLOP")
     yield "in total", f"{plan.steps:,} steps, {seen:,} examples{tokens}, {epochs}, {total_flops}"
+    if plan.tokens:
+        yield from _scaling(plan)
     yield "memory a device", _memory(plan)
     yield "device", _device(plan)
     bound, usual = plan.seconds(1.0), plan.seconds(USUAL)
     if bound is not None and usual is not None:
         yield "time a step", f"{_time(bound)} at the least; {_time(usual)} if {USUAL:.0%} of the peak is reached"
         yield "time in total", f"{_time(plan.steps * bound)} at the least; {_time(plan.steps * usual)} at {USUAL:.0%}"
+    if price is not None and usual is not None:
+        yield "cost", f"{plan.steps * usual / 3600 * num * price:,.2f} at {USUAL:.0%} and {price:g} a device and hour"
     for i, hint in enumerate(plan.advice):
         yield "" if i else "to save memory", hint
+
+
+def _scaling(plan: Plan) -> Iterator[tuple[str, str]]:
+    """The run beside the rules of thumb of language models."""
+    tokens = plan.steps * plan.examples * plan.tokens
+    rule, best = training_flops(plan.parameters, tokens), optimal_tokens(plan.parameters)
+    yield "6 N D", f"{readable(rule, 'FLOP')}; counted: {plan.steps * plan.flops.model / rule:.2f} times that"
+    share = f"{tokens / plan.parameters:.3g} tokens a parameter here"
+    yield "Chinchilla", f"{TOKENS_A_PARAMETER} tokens a parameter: {best:,} tokens; {share}"
 
 
 def _holders(memory: Memory) -> list[str]:

@@ -291,7 +291,7 @@ class _Loop:
         """Draws and writes the samples of this step."""
         key = jax.random.fold_in(self.keys.sample, 0)  # the same noise each time, so that pictures compare
         samples = self.sample(self.state, key, self.cfg.num_samples)  # type: ignore[misc]
-        self.record.write_samples(self.step, with_text(samples, self.data.spec.names))
+        self.record.write_samples(self.step, with_text(samples, self.data.spec))
 
     def save_early(self) -> None:
         """Saves amid an evaluation that goes on for long after a signal: the process may be killed before its end."""

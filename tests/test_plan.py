@@ -193,6 +193,15 @@ def test_the_command_prints_a_table_and_writes_nothing(folder, capsys):
     assert call("lm_toy.py", "--no-compile") == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "not compiled" in text and "cpu" in text and "time a step" not in text
+    assert call("lm_toy.py", "--devices", 2, "--device-kind", "h100", "--no-compile", "--price", 3600e6) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    flops = 3 * 2 * 16 * 12 * (16 * 16 + 16 * 8)  # a step's, see above
+    for part in (
+        f"counted: {flops / (6 * 512 * 192):.2f} times",
+        "20 tokens a parameter: 10,240 tokens",
+        f"{8 * flops / (0.4 * 2 * 989e12) * 2 * 1e6:,.2f} at 40%",
+    ):
+        assert part in text, text
     assert call("lm_toy.py", "--devices", 2) == 0
     assert "one that would do: v2, v3" in " ".join(capsys.readouterr().out.split())
     assert [p.name for p in folder.iterdir() if p.name != "__pycache__"] == ["lm_toy.py"]

@@ -1,6 +1,12 @@
 """Texts made up for the tests, with the facts that vectors should hold."""
 
+import atexit
 import dataclasses
+import functools
+import json
+import shutil
+import tempfile
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -58,3 +64,21 @@ def trained(module, config, data, steps, batch_size, seed=0):
         state, metrics = advance(state, read(i), jax.random.fold_in(key_steps, i))
         losses.append(metrics["loss"])
     return state["params"], np.array(losses)
+
+
+@functools.cache
+def text_file(num: int = 400) -> str:
+    """A .jsonl of short documents about who likes whom, in a folder that goes away with the process."""
+    folder = tempfile.mkdtemp(prefix="jaxgen-texts-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    rng, names, verbs = np.random.default_rng(0), ["ann", "bob", "cy", "dora"], ["likes", "sees"]
+    lines = [
+        {
+            "text": f"{rng.choice(names)} {(verb := rng.choice(verbs))} {rng.choice(names)}" + "!" * int(i % 3),
+            "verb": verb,
+        }
+        for i in range(num)
+    ]
+    path = Path(folder) / "texts.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return str(path)

@@ -68,7 +68,7 @@ def text_files(name: str) -> dict[Path, str]:
             raise FileNotFoundError(f"no text file {path}")
         return {path: "train"}
     if kind != "folder" or not rest:
-        raise unknown("text", name, (*bundled.RECORDS, "file:PATH", "folder:DIR"))
+        raise unknown("text", name, (*bundled.RECORDS, "tasks:NAME", "file:PATH", "folder:DIR"))
     found = sorted(file for file in path.rglob("*") if file.suffix in (".txt", ".jsonl") and file.is_file())
     if not found:
         raise FileNotFoundError(f"no .txt or .jsonl files in {path}")

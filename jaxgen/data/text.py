@@ -7,6 +7,7 @@ tokenised and how, keeps the tokens, where each document begins, and the tokeniz
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -23,6 +24,7 @@ from jaxgen.data import bundled, tokenizer
 from jaxgen.data.dataset import Batch, Dataset, Spec, num_held_out
 from jaxgen.data.documents import SPLITS, Document, of_bundled, of_file, text_files
 from jaxgen.data.packing import Packing, Pieces, pack
+from jaxgen.data.tasks import of_task
 from jaxgen.data.tokenizer import Tokenizer
 
 VERSION = 1  # of the files; another one tokenises anew
@@ -36,11 +38,12 @@ class Text:
     """
 
     name: str = "speeches"
-    """speeches or reviews (bundled), file:PATH (a .jsonl with a document a line, or one document), or folder:DIR (all
-    .jsonl and .txt in it; those in or named train, validation, test are of these splits)."""
+    """speeches or reviews (bundled), tasks:NAME (made up, see `jaxgen.data.tasks`), file:PATH (a .jsonl with a document
+    a line, or one document), or folder:DIR (all .jsonl and .txt in it; those in or named train, validation, test are of
+    these splits)."""
     tokenizer: str = "bpe:2048"
-    """bytes; bpe:SIZE or wordpiece:SIZE, learned from the training text; run:DIR, another run's; or the file or folder
-    of one, such as GPT-2's vocab.json and merges.txt or BERT's vocab.txt."""
+    """bytes; bpe:SIZE or wordpiece:SIZE, learned from the training text, or bpe:SIZE@NAME from that of another text;
+    run:DIR, another run's; or the file or folder of one: GPT-2's vocab.json and merges.txt, BERT's vocab.txt, …"""
     length: int = 256
     """Tokens of a row."""
     packing: Packing = "stream"
@@ -70,6 +73,9 @@ class Text:
         """The documents as they are read, before some become the validation split."""
         if self.name in bundled.RECORDS:
             return of_bundled(self.name, self.label)
+        kind, _, task = self.name.partition(":")
+        if kind == "tasks":
+            return of_task(task)
         return (
             d for file, split in text_files(self.name).items() for d in of_file(file, split, self.field, self.label)
         )
@@ -77,11 +83,9 @@ class Text:
     def _stored(self) -> Path:
         """The folder of the tokens."""
         kept = self._kept_tokenizer()
-        sizes = (
-            []
-            if self.name in bundled.RECORDS
-            else [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in text_files(self.name)]
-        )
+        made = self.name in bundled.RECORDS or self.name.startswith("tasks:")
+        stats = {} if made else {str(file.resolve()): file.stat() for file in text_files(self.name)}
+        sizes = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()]
         source = [VERSION, self.name, sizes, self.field, self.label, self.validation]
         print_of = [*source, self.tokenizer if kept is None else kept.saved]
         name = hashlib.sha256(json.dumps(print_of).encode()).hexdigest()[:20]
@@ -103,9 +107,13 @@ class Text:
         if self.tokenizer == tokenizer.BYTES:
             return Tokenizer(tokenizer.BYTES)
         if kind in ("bpe", "wordpiece"):
-            if not rest.isdigit():
+            size, _, other = rest.partition("@")
+            if not size.isdigit():
                 raise ValueError(f"data.tokenizer={self.tokenizer} must be {kind}:SIZE, such as {kind}:2048")
-            return None
+            if not other:
+                return None
+            source = dataclasses.replace(self, name=other, tokenizer=f"{kind}:{size}", field="text", label="")
+            return Tokenizer(_read_meta(source._stored())["tokenizer"])
         if kind == "run" and rest:
             from jaxgen.runs import read_config
 
@@ -171,9 +179,13 @@ def _write(folder: Path, documents: Any, chosen: Tokenizer) -> None:
     (folder / "meta.json").write_text(json.dumps(meta), "utf-8")
 
 
+def _read_meta(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "meta.json").read_text("utf-8"))
+
+
 def opened(folder: Path, length: int, packing: Packing) -> Dataset:
     """The rows of the tokens in `folder`."""
-    meta = json.loads((folder / "meta.json").read_text("utf-8"))
+    meta = _read_meta(folder)
     names, chosen = tuple(meta["labels"]), Tokenizer(meta["tokenizer"])
     tokens, pieces, labels = {}, {}, {}
     for split in SPLITS:

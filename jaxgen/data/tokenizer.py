@@ -70,7 +70,7 @@ class Tokenizer:
         """The tokens of each text, on all cores."""
         if self._inner is None:
             return [list(text.encode()) for text in texts]
-        return [found.ids for found in self._inner.encode_batch(list(texts), add_special_tokens=False)]
+        return [found.ids for found in self._inner.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of tokens; special ones have none, and bytes that are no UTF-8 come as U+FFFD."""
@@ -85,6 +85,23 @@ class Tokenizer:
         if number is None:
             raise ValueError(f"the tokenizer has no token {name!r}")
         return number
+
+    def library(self) -> Any:
+        """The same tokenizer as one of the library `tokenizers`, a copy without options of ours."""
+        from tokenizers import Tokenizer as Inner
+        from tokenizers import decoders, models, pre_tokenizers
+
+        if self._inner is not None:
+            return Inner.from_str(self._inner.to_str())
+        # Bytes are tokens of a byte-level BPE without pairs, which writes each as a letter (Radford et al. 2019).
+        printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+        others = [byte for byte in range(256) if byte not in printable]
+        letters = {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+        inner = Inner(models.BPE(vocab=letters, merges=[]))
+        inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        inner.decoder = decoders.ByteLevel()
+        inner.add_special_tokens([SEPARATOR])
+        return inner
 
     def num_bytes(self) -> np.ndarray | None:
         """How many bytes of text each token stands for, int [size], special ones none.

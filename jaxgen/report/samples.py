@@ -1,12 +1,14 @@
 """Samples as files: a picture, arrays or text, by the file's suffix."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxgen.data.dataset import Spec
+from jaxgen.data.tokenizer import Tokenizer
 from jaxgen.report.atomic import replacing
 from jaxgen.report.images import grid, write_gif, write_png
 
@@ -26,19 +28,23 @@ def _suffixes(samples: Mapping[str, Any]) -> list[str]:
 PARTED = {"tokens": " ", "document": " ", "item": "\t"}  # what stands between names; those of items may have spaces
 
 
-def named_key(samples: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> str | None:
+def named_key(samples: Mapping[str, Any], spec: Spec) -> str | None:
     """Which of the samples, numbers [N, T], the data has names for: `tokens`, `document` or `item`; None where none."""
-    return next((key for key in PARTED if key in samples and key in names and len(samples[key].shape) == 2), None)
+    known = {*spec.names, *(["tokens"] if spec.tokenizer else [])}
+    return next((key for key in PARTED if key in samples and key in known and len(samples[key].shape) == 2), None)
 
 
-def with_text(samples: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """The samples, and under `text` what their `tokens`, `document` or `item` [N, T] stand for, where `names` has it.
+def with_text(samples: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
+    """The samples, and under `text` what their `tokens`, `document` or `item` [N, T] stand for, where `spec` has it.
 
     A number of -1 stands for nothing. Items come after the `user` [N] that they are recommended to.
     """
-    key = named_key(samples, names)
+    key, names = named_key(samples, spec), spec.names
     if key is None or "text" in samples:
         return dict(samples)
+    if key == "tokens" and spec.tokenizer:
+        decode = Tokenizer(spec.tokenizer).decode
+        return {**samples, "text": [decode(row) for row in np.asarray(samples[key]).tolist()]}
     rows = [[names[key][i] for i in row if i >= 0] for row in np.asarray(samples[key]).tolist()]
     if key == "item":
         users = [names["user"][i] for i in np.asarray(samples["user"]).tolist()]

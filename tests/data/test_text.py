@@ -109,6 +109,7 @@ def test_tokenizers_give_every_text_back():
             assert inner.num_bytes()[tokens].sum() == len(text.encode()), "the bytes of bits a byte"
             assert inner.begin not in tokens, "a document spelled the end of one"
         assert inner.num_bytes()[inner.end] == 0
+        assert inner.library().encode(TEXTS[0], add_special_tokens=False).ids == inner.encode(TEXTS[0])
     assert len(inner.encode(TEXTS[0])) < len(TEXTS[0]) / 2 and inner.size == 280
 
 

@@ -3,9 +3,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxgen.data import Spec
 from jaxgen.report.images import grid
 from jaxgen.report.samples import default_suffix, named_key, sample_grid, with_text, write_samples
 
+spec_of = lambda names, **more: Spec({}, {}, {}, names, {}, **more)
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3), dtype=np.uint8)
 
 
@@ -37,17 +39,19 @@ def test_text(tmp_path):
 def test_numbers_that_the_data_names_become_text():
     names = {"tokens": ("the", "cat", "sat"), "label": ("a", "b")}
     samples = {"tokens": jnp.array([[1, 2], [0, 1]]), "label": jnp.array([0, 1])}
-    assert with_text(samples, names)["text"] == ["cat sat", "the cat"]
-    assert named_key({"document": np.zeros((2, 3))}, {"document": ("x",)}) == "document"
+    assert with_text(samples, spec_of(names))["text"] == ["cat sat", "the cat"]
+    assert named_key({"document": np.zeros((2, 3))}, spec_of({"document": ("x",)})) == "document"
     for kept in ({"label": np.zeros((2, 3), int)}, {"tokens": np.zeros(2, int)}, {**samples, "text": ["x", "y"]}):
-        assert with_text(kept, names) == kept
-    assert with_text(samples, {}) == samples
+        assert with_text(kept, spec_of(names)) == kept
+    assert with_text(samples, spec_of({})) == samples
+    written = {"tokens": np.array([[256, 72, 105, 256, -1], [256, 195, 169, 10, 88]])}
+    assert with_text(written, spec_of({}, tokenizer="bytes"))["text"] == ["Hi", "é\nX"]
 
 
 def test_recommendations_are_lines_of_a_user_and_the_items():
     names = {"user": ("ann", "bob"), "item": ("a film", "b", "c")}
     samples = {"user": jnp.array([1, 0]), "item": jnp.array([[2, 0], [1, -1]]), "score": jnp.ones((2, 2))}
-    assert with_text(samples, names)["text"] == ["bob\tc\ta film", "ann\tb"]
+    assert with_text(samples, spec_of(names))["text"] == ["bob\tc\ta film", "ann\tb"]
 
 
 def test_points_are_drawn_where_they_lie(tmp_path):

@@ -1,0 +1,212 @@
+"""Checkpoints of Hugging Face, GPT-2's and Llama's and those laid out like them, read and written without PyTorch.
+
+A checkpoint is a folder: `config.json`, the tensors in `model.safetensors` or in parts that
+`model.safetensors.index.json` lists, and the tokenizer's files.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxgen.config import closest
+from jaxgen.data.tokenizer import Tokenizer
+from jaxgen.interop.layouts import FAMILIES, GPT2, LLAMA, Family
+from jaxgen.interop.tensors import Tensors, write_tensors
+from jaxgen.nets.transformer import Transformer, TransformerConfig
+from jaxgen.report.atomic import replacing
+from jaxgen.sharding import path_name
+
+PART = 5 * 10**9  # bytes of a file at most, as Hugging Face writes them
+
+
+class Model(NamedTuple):
+    """A checkpoint: the network, how many tokens it knows, and its parameters."""
+
+    config: TransformerConfig
+    num_tokens: int
+    params: Any
+
+
+class Slot(NamedTuple):
+    """A tensor of a checkpoint.
+
+    Attributes:
+      name: what it is called there.
+      shape: its shape there.
+      parts: the leaves that it holds, side by side along the last axis, with their sizes along it.
+      layer: which layer of these leaves; None where they are no stacks.
+      transposed: whether it is stored with its axes turned round.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    parts: tuple[tuple[str, int], ...]
+    layer: int | None
+    transposed: bool
+
+
+def _shapes(config: TransformerConfig, num_tokens: int) -> dict[str, tuple[int, ...]]:
+    tree = jax.eval_shape(Transformer(config, num_tokens).init, jax.random.key(0))
+    return {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _slots(family: Family, config: TransformerConfig, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Slot]:
+    for name, place in family.places(config).items():
+        stacked = "{}" in name
+        own = [shapes[path][1:] if stacked else shapes[path] for path in place.paths]
+        shape = (*own[0][:-1], sum(s[-1] for s in own))
+        parts = tuple((path, s[-1]) for path, s in zip(place.paths, own, strict=True))
+        for layer in range(config.num_layers) if stacked else (None,):
+            stored = shape[::-1] if place.transposed else shape
+            yield Slot(name.format(layer), stored, parts, layer, place.transposed)
+
+
+def read_config(folder: Path) -> tuple[Family, dict[str, Any]]:
+    """The family of a checkpoint, and its config.json.
+
+    Raises:
+      FileNotFoundError: there is no config.json.
+      ValueError: it is damaged, or of a model that is of no family.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path}: a checkpoint of Hugging Face is a folder with config.json and safetensors")
+    try:
+        tree = json.loads(path.read_text("utf-8"))
+        kind = tree.get("model_type")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    for family in FAMILIES:
+        if kind in family.types:
+            return family, tree
+    types = [name for family in FAMILIES for name in family.types]
+    raise ValueError(f"{path}: model_type {kind!r} is not among those that can be read{closest(str(kind), types)}")
+
+
+def read_checkpoint(folder: Path) -> Model:
+    """Reads a checkpoint; its numbers become float32.
+
+    Raises:
+      FileNotFoundError: a file is missing.
+      ValueError: a model or an option that the network does not have; tensors that are missing, too many or of another
+        shape, all of them listed.
+    """
+    family, tree = read_config(folder)
+    try:
+        config, num_tokens = family.config(tree), int(tree["vocab_size"])
+    except KeyError as error:
+        raise ValueError(f"{folder / 'config.json'} lacks {error}") from None
+    shapes, tensors = _shapes(config, num_tokens), Tensors(folder)
+    bare = not any(name.startswith(family.prefix) for name in tensors.names)  # a base model without its head
+    stored = lambda name: name.removeprefix(family.prefix) if bare else name
+    slots = list(_slots(family, config, shapes))
+    _check(folder, tensors, {stored(slot.name): slot.shape for slot in slots}, family, config.tied)
+    leaves = {path: np.empty(shape, np.float32) for path, shape in shapes.items()}
+    for slot in slots:
+        array = tensors.read(stored(slot.name))
+        array, begin = array.T if slot.transposed else array, 0
+        for path, size in slot.parts:
+            leaves[path][... if slot.layer is None else slot.layer] = array[..., begin : begin + size]
+            begin += size
+    return Model(config, num_tokens, _nested(leaves))
+
+
+def _check(folder: Path, tensors: Tensors, asked: Mapping[str, tuple[int, ...]], family: Family, tied: bool) -> None:
+    """Raises a ValueError that lists the tensors that are missing, too many or of another shape."""
+    known = "|".join((*family.ignored, *(["^lm_head.weight$"] if tied else [])))
+    found = {name: tensors.shape(name) for name in tensors.names if not re.search(known, name) or name in asked}
+    lines = [f"{name}: missing" for name in asked.keys() - found.keys()]
+    lines += [f"{name}: not a part of this model" for name in found.keys() - asked.keys()]
+    for name in asked.keys() & found.keys():
+        if found[name] != asked[name]:
+            lines.append(f"{name}: {found[name]} in the file, {asked[name]} by config.json")
+    if lines:
+        more = f"\n  … and {len(lines) - 20} more" if len(lines) > 20 else ""
+        raise ValueError(f"{folder} does not fit its config.json:\n  " + "\n  ".join(sorted(lines)[:20]) + more)
+
+
+def _nested(leaves: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for path, leaf in leaves.items():
+        *parents, name = path.split("/")
+        functools.reduce(lambda node, key: node.setdefault(key, {}), parents, tree)[name] = leaf
+    return tree
+
+
+def family_of(config: TransformerConfig) -> Family:
+    """The family that a network can be written as.
+
+    Raises:
+      ValueError: it is neither GPT-2's nor Llama's.
+    """
+    names = ("positions", "norm", "activation", "bias", "causal", "post_norm")
+    shape = tuple(getattr(config, name) for name in names)
+    plain = config.head_dim * config.num_heads == config.width and config.kv_heads == config.num_heads
+    if shape == ("learned", "layer", "gelu", True, True, False) and plain:
+        if config.window is None and config.qkv_bias in (None, True):
+            return GPT2
+    if shape == ("rotary", "rms", "swiglu", False, True, False) and not (config.window and config.qkv_bias):
+        return LLAMA
+    raise ValueError(
+        "neither GPT-2 nor Llama has such a network: "
+        + ", ".join(f"net.{name}={value}" for name, value in zip(names, shape, strict=True))
+    )
+
+
+def write_checkpoint(
+    folder: Path,
+    model: Model,
+    tokenizer: Tokenizer,
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    part: int = PART,
+) -> None:
+    """Writes a checkpoint that `transformers` opens, its tokenizer included.
+
+    Args:
+      folder: where to; made if need be.
+      model: the network; rows of its embedding that pad the vocabulary are left out.
+      tokenizer: of the texts.
+      dtype: of the tensors.
+      part: bytes of a file at most.
+
+    Raises:
+      ValueError: see `family_of`.
+    """
+    import ml_dtypes
+
+    family = family_of(model.config)
+    leaves = {path_name(p): np.asarray(x) for p, x in jax.tree_util.tree_leaves_with_path(model.params)}
+    leaves["embed/tokens"] = leaves["embed/tokens"][: model.num_tokens]
+    if "head/kernel" in leaves:
+        leaves["head/kernel"] = leaves["head/kernel"][:, : model.num_tokens]
+    kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype)
+
+    def tensors() -> Iterator[tuple[str, np.ndarray]]:
+        for slot in _slots(family, model.config, {path: leaf.shape for path, leaf in leaves.items()}):
+            parts = [leaves[path] if slot.layer is None else leaves[path][slot.layer] for path, _ in slot.parts]
+            array = np.concatenate(parts, -1).astype(kind)
+            yield slot.name, array.T if slot.transposed else array
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(folder, tensors(), part)
+    tree = family.document(model.config, model.num_tokens, tokenizer.begin, tokenizer.end) | {"dtype": dtype}
+    inner = tokenizer.library()
+    name = {number: piece for piece, number in inner.get_vocab(with_added_tokens=True).items()}
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": name[tokenizer.begin],
+        "eos_token": name[tokenizer.end],
+        "model_max_length": model.config.context,
+    }
+    documents = {"config.json": tree, "tokenizer_config.json": settings, "tokenizer.json": json.loads(inner.to_str())}
+    for file_name, document in documents.items():
+        with replacing(folder / file_name) as file:
+            file.write((json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
