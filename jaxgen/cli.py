@@ -1,4 +1,4 @@
-"""The commands: `jaxgen train`, `sample`, `evaluate`, `league`, `plan`, `convert`; train.py and sample.py call them too."""
+"""The commands `jaxgen train`, `sample`, `evaluate`, `league`, `plan`, `convert`; train.py and sample.py call them."""
 
 from __future__ import annotations
 

@@ -162,10 +162,10 @@ def _llama_document(cfg: TransformerConfig, num_tokens: int, begin: int, end: in
         "eos_token_id": end,
     }
     if cfg.rope_scaling:
-        names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+        keys = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
         factor, low, high, original = cfg.rope_scaling
         values = (factor, low, high, int(original))
-        tree["rope_scaling"] = {"rope_type": "llama3", **dict(zip(names, values, strict=True))}
+        tree["rope_scaling"] = {"rope_type": "llama3", **dict(zip(keys, values, strict=True))}
     return tree | ({"sliding_window": cfg.window} if kind == "mistral" else {})
 
 
