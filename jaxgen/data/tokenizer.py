@@ -164,7 +164,7 @@ def train(kind: str, size: int, texts: Iterable[str]) -> Tokenizer:
         inner = Inner(models.BPE())
         inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         inner.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
+        trainer: Any = trainers.BpeTrainer(
             vocab_size=size,
             special_tokens=[SEPARATOR],
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),

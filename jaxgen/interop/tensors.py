@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class Tensors:
         if lacking := [file for file in files if not file.is_file()]:
             torch = " (pytorch_model.bin needs PyTorch: save it as safetensors first)" * any(path.glob("*.bin"))
             raise FileNotFoundError(f"no {lacking[0]}{torch}")
-        self._open = {}
+        self._open: dict[str, Any] = {}
         for file in files:
             try:
                 opened = safe_open(file, framework="np")
@@ -73,11 +74,11 @@ def write_tensors(folder: Path, tensors: Iterable[tuple[str, np.ndarray]], most:
         (folder / "part-0").replace(folder / WHOLE)
         (folder / INDEX).unlink(missing_ok=True)
         return
-    table = {}
-    for i, part in enumerate(names):
+    table: dict[str, str] = {}
+    for i, own in enumerate(names):
         name = f"model-{i + 1:05d}-of-{len(names):05d}.safetensors"
         (folder / f"part-{i}").replace(folder / name)
-        table |= dict.fromkeys(part, name)
+        table |= dict.fromkeys(own, name)
     with replacing(folder / INDEX) as file:
         file.write(json.dumps({"metadata": {"total_size": total}, "weight_map": table}, indent=2).encode())
     (folder / WHOLE).unlink(missing_ok=True)

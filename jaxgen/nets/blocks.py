@@ -141,7 +141,7 @@ class Slot(NamedTuple):
 
     k: jax.Array
     v: jax.Array
-    index: jax.Array
+    place: jax.Array
     visible: jax.Array
 
 
@@ -177,10 +177,10 @@ class Attention(nn.Module):
             q, k = rotated(q, *context.angles), rotated(k, *context.angles)
         if slot is None:
             out = attention(q, k, v, causal=cfg.causal, segment=context.segment, window=cfg.window)
-            cached = k, v
+            cached: tuple[jax.Array, ...] = k, v
         else:
             cached = tuple(
-                jax.lax.dynamic_update_slice_in_dim(old, new.swapaxes(1, 2).astype(old.dtype), slot.index, 2)
+                jax.lax.dynamic_update_slice_in_dim(old, new.swapaxes(1, 2).astype(old.dtype), slot.place, 2)
                 for old, new in ((slot.k, k), (slot.v, v))
             )
             out = attend_cached(q[:, 0], *cached, slot.visible)[:, None]
