@@ -142,9 +142,9 @@ def _llama_config(tree: Mapping[str, Any]) -> TransformerConfig:
 
 def _llama_document(cfg: TransformerConfig, num_tokens: int, begin: int, end: int) -> dict[str, Any]:
     kind = "qwen2" if cfg.qkv_bias else "mistral" if cfg.window else "llama"
-    names = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM"}
+    classes = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM"}
     tree = {
-        "architectures": [names[kind]],
+        "architectures": [classes[kind]],
         "model_type": kind,
         "hidden_act": "silu",
         "num_hidden_layers": cfg.num_layers,

@@ -75,10 +75,10 @@ def write_tensors(folder: Path, tensors: Iterable[tuple[str, np.ndarray]], most:
         (folder / INDEX).unlink(missing_ok=True)
         return
     table: dict[str, str] = {}
-    for i, held in enumerate(names):
+    for i, own in enumerate(names):
         name = f"model-{i + 1:05d}-of-{len(names):05d}.safetensors"
         (folder / f"part-{i}").replace(folder / name)
-        table |= dict.fromkeys(held, name)
+        table |= dict.fromkeys(own, name)
     with replacing(folder / INDEX) as file:
         file.write(json.dumps({"metadata": {"total_size": total}, "weight_map": table}, indent=2).encode())
     (folder / WHOLE).unlink(missing_ok=True)

@@ -122,11 +122,15 @@ class Transformer:
         return self._run(params, tokens, segment, types, key, keep=False)[0]
 
     def logits(self, params: Params, hidden: jax.Array) -> jax.Array:
-        """Unnormalised log-probabilities of tokens, float32 [..., V], of vectors [..., D]."""
+        """Unnormalised log-probabilities of tokens, float32 [..., V], of vectors [..., D]; -inf in unused rows."""
         kernel = params["embed"]["tokens"].T if self.cfg.tied else params["head"]["kernel"]
         out = jnp.matmul(hidden, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
         out = constrain(out, SPLIT) if out.ndim == 3 else out
-        return out if self.num_rows == self.num_tokens else out[..., : self.num_tokens]
+        if self.num_rows == self.num_tokens:
+            return out
+        # Not cut off: `tensor` splits them, and parts of other sizes would have to change places.
+        known = jax.lax.broadcasted_iota(jnp.int32, out.shape, out.ndim - 1) < self.num_tokens
+        return jnp.where(known, out, -jnp.inf)
 
     def prepared(self, params: Params) -> Params:
         """Parameters for `step`, made once before a loop: the blocks one by one."""

@@ -25,7 +25,7 @@ from jaxgen.sharding import BATCH, global_batch, make_mesh
 
 SIZE, PRIME, LENGTH = 88, 11, 8  # the batch is the only dimension that 11 divides
 NET = TransformerConfig(
-    num_layers=4, width=16, num_heads=4, num_kv_heads=2, hidden=32, context=LENGTH, vocab_multiple=16
+    num_layers=12, width=16, num_heads=4, num_kv_heads=2, hidden=32, context=LENGTH, vocab_multiple=16
 )
 CONFIG = gpt.Config(NET, optimizer=AdamWConfig(3e-3, 0, grad_clip=1e9))
 KEYS = ("tokens", "segment")
@@ -95,14 +95,14 @@ def test_no_example_leaves_its_device(shape):
 
 @on_meshes
 def test_one_layers_parameters_are_gathered_at_a_time(shape):
-    """And the embedding; never the stack of all layers."""
+    """And the embedding, with a copy that is turned round for the logits; never the stack of all layers."""
     run = run_on(shape)
     params = run.state["params"]
     size = lambda tree: sum(x.nbytes for x in jax.tree.leaves(tree))
     layer = size(params["blocks"]) / NET.num_layers
-    most = size(params["embed"]) + layer
+    most = 2 * size(params["embed"]) + layer
     peak = hlo.peak_of_gathered(run.text)
     assert shape[1] == 1 or 0 < peak <= most / min(shape[2], 2)
-    assert most < size(params) / 1.4
+    assert most < size(params) / 2
     kept = {x.sharding.shard_shape(x.shape) for x in jax.tree.leaves(params["blocks"]) if x.ndim == 3}
     assert all(math.prod(s) <= NET.num_layers * 16 * 32 / (shape[1] * min(shape[2], 2)) for s in kept)

@@ -1,0 +1,154 @@
+"""The same GPT-2 in ours, in transformers and in plain PyTorch: 4 layers, width 256, 4 heads, 2048 tokens."""
+
+from __future__ import annotations
+
+from benchmarks.program import Program
+
+LAYERS, WIDTH, HEADS, VOCAB, LENGTH, BATCH = 4, 256, 4, 2048, 256, 8
+PROMPT, NEW = 32, 128  # tokens of a prompt, and tokens written
+
+
+def jaxgen_method():
+    """The method, and the description of its data."""
+    from jaxgen.data.dataset import Spec
+    from jaxgen.language import gpt
+    from jaxgen.language.sampling import SampleConfig
+    from jaxgen.nets.transformer import TransformerConfig
+    from jaxgen.optimizer import AdamWConfig
+
+    net = TransformerConfig(num_layers=LAYERS, width=WIDTH, num_heads=HEADS, context=LENGTH)
+    shapes = {"tokens": (LENGTH,), "segment": (LENGTH,)}
+    spec = Spec(shapes, dict.fromkeys(shapes, "int32"), {"train": 1000}, {}, {"tokens": (VOCAB,)}, tokenizer="bytes")
+    sample = SampleConfig(length=NEW, top_k=50)
+    return gpt.make(gpt.Config(net, num_tokens=VOCAB, optimizer=AdamWConfig(), sample=sample), spec), spec
+
+
+def jaxgen_train() -> Program:
+    """One training step of ours, as the trainer compiles it: loss, gradients, clipping, AdamW."""
+    import jax
+    import numpy as np
+
+    from benchmarks.training import training
+    from jaxgen.flops import model_flops
+
+    method, spec = jaxgen_method()
+    tokens = np.random.default_rng(0).integers(0, VOCAB, (BATCH, LENGTH)).astype(np.int32)
+    run, state = training(method, spec, {"tokens": tokens, "segment": np.ones_like(tokens)})
+
+    def facts() -> dict[str, float]:
+        count = sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
+        return {"parameters": count, "GFLOP": model_flops(method, state, spec.batch(BATCH, method.reads)).model / 1e9}
+
+    return Program(run, facts)
+
+
+def jaxgen_generate(batch: int) -> Program:
+    """Continuations by ours, the whole loop one compiled program; the token that ends a text is taken for no end."""
+    import jax
+    import numpy as np
+
+    from jaxgen import backend
+    from jaxgen.config import TrainConfig
+    from jaxgen.language import gpt
+    from jaxgen.language.generate import generate
+    from jaxgen.language.sampling import SampleConfig
+    from jaxgen.nets.transformer import TransformerConfig
+
+    backend.prepare(TrainConfig(compilation_cache=""))
+    net = gpt.make_core("transformer", TransformerConfig(LAYERS, WIDTH, HEADS, context=LENGTH), VOCAB)
+    params = jax.jit(net.init)(jax.random.key(0))
+    prompt = np.random.default_rng(0).integers(0, VOCAB, (batch, PROMPT)).astype(np.int32)
+    cfg = SampleConfig(length=NEW, top_k=50)
+    write = jax.jit(lambda params, key: generate(net, params, jax.numpy.asarray(prompt), key, cfg, (-1,)))
+    return Program(lambda: jax.block_until_ready(write(params, jax.random.key(1))))
+
+
+def transformers_model():
+    """GPT-2 of transformers, without dropout."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=VOCAB, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, n_positions=LENGTH,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    return GPT2LMHeadModel(config)
+
+
+def transformers_train() -> Program:
+    """The same step of transformers."""
+    model = transformers_model()
+    return _torch_step(model, lambda tokens: model(tokens, labels=tokens).loss)
+
+
+def transformers_generate(batch: int) -> Program:
+    """Continuations by `generate` of transformers."""
+    import torch
+
+    model = transformers_model().eval()
+    tokens = torch.randint(1, VOCAB, (batch, PROMPT))
+    options = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": True, "top_k": 50, "pad_token_id": 0}
+    mask = torch.ones_like(tokens)
+
+    @torch.inference_mode()
+    def run() -> None:
+        model.generate(tokens, attention_mask=mask, **options)
+
+    return Program(run)
+
+
+def torch_train(compiled: bool) -> Program:
+    """The same step of GPT-2 in plain PyTorch, attention by its fused kernel, without or with `torch.compile`."""
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm_1, self.norm_2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+            self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+            self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
+
+        def forward(self, x):
+            batch, length, _ = x.shape
+            parts = self.qkv(self.norm_1(x)).view(batch, length, 3, HEADS, -1).permute(2, 0, 3, 1, 4)
+            attended = functional.scaled_dot_product_attention(*parts, is_causal=True)
+            x = x + self.out(attended.transpose(1, 2).reshape(batch, length, WIDTH))
+            return x + self.down(functional.gelu(self.up(self.norm_2(x)), approximate="tanh"))
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tokens, self.positions = nn.Embedding(VOCAB, WIDTH), nn.Embedding(LENGTH, WIDTH)
+            self.blocks, self.norm = nn.ModuleList(Block() for _ in range(LAYERS)), nn.LayerNorm(WIDTH)
+
+        def forward(self, tokens):
+            x = self.tokens(tokens) + self.positions.weight
+            for block in self.blocks:
+                x = block(x)
+            logits = self.norm(x) @ self.tokens.weight.T
+            return functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+
+    torch.manual_seed(0)
+    model = Model()
+    return _torch_step(model, torch.compile(model) if compiled else model)
+
+
+def _torch_step(model, loss_of) -> Program:
+    import torch
+
+    params = list(model.parameters())
+    optimizer = torch.optim.AdamW(params, lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0, fused=True)
+    tokens = torch.randint(0, VOCAB, (BATCH, LENGTH))
+
+    def run() -> float:
+        loss = loss_of(tokens)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(params, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.item()
+
+    return Program(run, facts=lambda: {"parameters": sum(p.numel() for p in params)})
