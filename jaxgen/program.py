@@ -116,9 +116,9 @@ def make_evaluate(method: Method, data: Dataset, mesh: Mesh, batch_size: int, ke
     """
 
     @jax.jit
-    def sums(state, batch, key):
+    def sums(state, batch, noise, number):
         valid = batch.pop("valid")
-        pairs = method.evaluate(state, batch, key)  # type: ignore[misc]
+        pairs = method.evaluate(state, batch, jax.random.fold_in(noise, number))  # type: ignore[misc]
         return {name: (jnp.sum(num * valid), jnp.sum(den * valid)) for name, (num, den) in pairs.items()}
 
     def evaluate(
@@ -127,7 +127,7 @@ def make_evaluate(method: Method, data: Dataset, mesh: Mesh, batch_size: int, ke
         parts, noise = [], jax.random.fold_in(key, repeat)
         for i in range(num_evaluation_batches(data, split, batch_size)):
             read = lambda rows, i=i: evaluation_batch(data, split, i, batch_size, method.reads, rows)  # noqa: E731
-            parts.append(sums(state, global_batch(read, batch_size, mesh), jax.random.fold_in(noise, i)))
+            parts.append(sums(state, global_batch(read, batch_size, mesh), noise, np.int32(i)))
             jax.block_until_ready(parts[-QUEUE:][0])
             if between:
                 between()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,11 @@ def leaves(state: Any) -> dict[str, np.ndarray]:
         return np.asarray(jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
 
     return {jax.tree_util.keystr(path): plain(x) for path, x in jax.tree_util.tree_leaves_with_path(state)}
+
+
+def optimised(function: Callable[..., Any]) -> Any:
+    """`jax.jit` with the compiler's optimisation, without which the suite compiles: for what computes for long."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": "1"})
 
 
 def assert_bitwise(a: Any, b: Any) -> None:

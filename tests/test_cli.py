@@ -42,7 +42,7 @@ def run(tmp_path_factory):
     (folder / "kmeans_ring.py").write_text(CONFIG.format(name="toy_kmeans"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert cli.run_command(cli.train, ["kmeans_ring.py", "--train.steps", "8"]) == 0
+        assert cli.run_command(cli.train, ["kmeans_ring.py", "--train.steps", "8", "--train.sample-every", "4"]) == 0
     return folder
 
 
