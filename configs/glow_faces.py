@@ -13,10 +13,10 @@ from jaxgen.optimizer import AdamWConfig
 
 config = Experiment(
     method=glow.Config(
-        net=FlowConfig(levels=3, steps=12, width=96),
-        optimizer=AdamWConfig(learning_rate=1e-3, warmup_steps=200, decay_steps=12_000),
+        net=FlowConfig(levels=2, steps=8, width=64),
+        optimizer=AdamWConfig(learning_rate=1e-3, warmup_steps=200, decay_steps=3000),
         sample=glow.SampleConfig(temperature=0.7),
     ),
     data=Images("faces"),
-    train=TrainConfig(steps=12_000, batch_size=64, log_every=100, sample_every=2000, eval_every=2000, save_every=2000),
+    train=TrainConfig(steps=3000, batch_size=64, log_every=50, sample_every=1000, eval_every=1000, save_every=500),
 )

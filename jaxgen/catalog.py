@@ -10,6 +10,7 @@ from jaxgen.config import kind_of
 from jaxgen.data import Spec
 from jaxgen.diffusion import ddpm
 from jaxgen.flows import glow
+from jaxgen.gans import gan, inversion, minibatch, unrolled, wgan
 from jaxgen.method import Method
 from jaxgen.metrics import classifier
 from jaxgen.words import doc2vec, word2vec
@@ -23,6 +24,11 @@ CATALOG: dict[str, tuple[type, Any]] = {
     "classifier": (classifier.Config, classifier.make),
     "ddpm": (ddpm.Config, ddpm.make),
     "glow": (glow.Config, glow.make),
+    "gan": (gan.Config, gan.make),
+    "wgan": (wgan.Config, wgan.make),
+    "minibatch": (minibatch.Config, minibatch.make),
+    "unrolled": (unrolled.Config, unrolled.make),
+    "inversion": (inversion.Config, inversion.make),
     "kmeans": (kmeans.Config, kmeans.make),
     "pca": (pca.Config, pca.make),
     "nmf": (nmf.Config, nmf.make),

@@ -1,4 +1,4 @@
-"""The commands: `jaxgen train`, `sample`, `evaluate`, `plan`; train.py and sample.py call the same functions."""
+"""The commands `jaxgen train`, `sample`, `evaluate`, `league`, `plan`; train.py and sample.py call these functions."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import numpy as np
 from jaxgen import backend, catalog, distributed, trainer
 from jaxgen.config import Experiment, MeshConfig, experiment_to_json, load_config, override
 from jaxgen.data import SOURCES, Dataset, condition, fill
+from jaxgen.league_command import league
 from jaxgen.method import Method
 from jaxgen.metrics import evaluation, reporting
 from jaxgen.plan_command import plan
@@ -271,6 +272,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "sample": sample,
     "evaluate": evaluate,
+    "league": league,
     "plan": plan,
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -109,33 +108,42 @@ def late(mesh: Mesh) -> dict[str, str] | None:
     return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"} if cpu else None
 
 
-def make_evaluate(method: Method, data: Dataset, mesh: Mesh, batch_size: int, key: jax.Array) -> Callable[..., Any]:
-    """`(state, split, repeat=0, between=None) -> {name: float}` over a whole split in its own order.
+def make_examples(method: Method, data: Dataset, mesh: Mesh, batch_size: int, key: jax.Array) -> Callable[..., Any]:
+    """What `method.evaluate` gives for each of the N examples of a split, in the split's own order.
 
-    The last batch's padding is masked; another `repeat` draws other noise; `between` is called after every batch.
+    Returns:
+      `(state, split, repeat=0, between=None) -> {name: (numerator [N], denominator [N])}`, float64. Another `repeat`
+      draws other noise; `between` is called after every batch.
     """
+    values = jax.jit(method.evaluate, out_shardings=replicated(mesh))  # type: ignore[arg-type]
 
-    @jax.jit
-    def sums(state, batch, noise, number):
-        valid = batch.pop("valid")
-        pairs = method.evaluate(state, batch, jax.random.fold_in(noise, number))  # type: ignore[misc]
-        return {name: (jnp.sum(num * valid), jnp.sum(den * valid)) for name, (num, den) in pairs.items()}
+    def examples(
+        state: Any, split: str, repeat: int = 0, between: Callable[[], None] | None = None
+    ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        parts, noise = [], jax.random.fold_in(key, repeat)
+        for i in range(num_evaluation_batches(data, split, batch_size)):
+            read = lambda rows, i=i: evaluation_batch(data, split, i, batch_size, method.reads, rows)  # noqa: E731
+            batch = global_batch(read, batch_size, mesh)
+            del batch["valid"]
+            parts.append(values(state, batch, jax.random.fold_in(noise, i)))
+            jax.block_until_ready(parts[-QUEUE:][0])
+            if between:
+                between()
+        count = data.spec.count(split)  # what lies behind it is the last batch's padding
+        return jax.tree.map(lambda *xs: np.concatenate(xs)[:count].astype(np.float64), *jax.device_get(parts))
+
+    return examples
+
+
+def make_evaluate(method: Method, data: Dataset, mesh: Mesh, batch_size: int, key: jax.Array) -> Callable[..., Any]:
+    """`(state, split, repeat=0, between=None) -> {name: float}`, Σ numerator / Σ denominator of `make_examples`."""
+    examples = make_examples(method, data, mesh, batch_size, key)
 
     def evaluate(
         state: Any, split: str, repeat: int = 0, between: Callable[[], None] | None = None
     ) -> dict[str, float]:
-        parts, noise = [], jax.random.fold_in(key, repeat)
-        for i in range(num_evaluation_batches(data, split, batch_size)):
-            read = lambda rows, i=i: evaluation_batch(data, split, i, batch_size, method.reads, rows)  # noqa: E731
-            parts.append(sums(state, global_batch(read, batch_size, mesh), noise, np.int32(i)))
-            jax.block_until_ready(parts[-QUEUE:][0])
-            if between:
-                between()
-        parts = jax.device_get(parts)
-        return {
-            name: math.fsum(float(p[name][0]) for p in parts) / math.fsum(float(p[name][1]) for p in parts)
-            for name in parts[0]
-        }
+        values = examples(state, split, repeat, between)
+        return {name: float(num.sum()) / float(den.sum()) for name, (num, den) in values.items()}
 
     return evaluate
 

@@ -57,6 +57,10 @@ Rule = tuple[str, P] | tuple[str, P, int]
 """A regex on a leaf's path and its layout; and, where `tensor` splits something in equal units (heads, groups of a
 normalisation), their number: no unit is cut."""
 
+LAYERS = "layers"
+"""The first axis of a rule whose leaf stacks the layers of a scan: it is not split, and `regathered` leaves the stack
+to the loop, which gathers a layer at a time (`one_layer`)."""
+
 
 def _ruled(name: str, shape: Sequence[int], mesh: Any, rules: Sequence[Rule]) -> P | None:
     """What the first rule that matches says of a leaf, without the axes that do not divide; None where none matches."""
@@ -107,15 +111,15 @@ def regathered(function: Callable[..., Any], rules: Sequence[Rule] = ()) -> Call
         return function
 
     def gather(path, leaf: jax.Array) -> jax.Array:
-        spec = _ruled(path_name(path), leaf.shape, mesh, rules) or P()
-        names = lambda a: (a,) if isinstance(a, str) else a or ()
-        return _laid_out(leaf, P(*("tensor" if "tensor" in names(a) else None for a in spec)))
+        name = path_name(path)
+        return leaf if _stacked(name, rules) else _gathered(leaf, _ruled(name, leaf.shape, mesh, rules))
 
     def gathering(params, *args):
         return function(jax.tree_util.tree_map_with_path(gather, params), *args)
 
     def recomputing(params, *args):
-        shapes = {leaf.shape for leaf in jax.tree.leaves(params)}
+        leaves = jax.tree_util.tree_leaves_with_path(params)
+        shapes = {leaf.shape[1:] if _stacked(path_name(path), rules) else leaf.shape for path, leaf in leaves}
 
         def saved(primitive, *avals, **_) -> bool:
             return primitive.name != "sharding_constraint" and not (len(avals) == 1 and avals[0].shape in shapes)
@@ -123,6 +127,33 @@ def regathered(function: Callable[..., Any], rules: Sequence[Rule] = ()) -> Call
         return jax.checkpoint(gathering, policy=saved)(params, *args)
 
     return recomputing
+
+
+def one_layer(layer: Any, rules: Sequence[Rule], prefix: str) -> Any:
+    """The parameters of one layer of a stack, gathered over `fsdp` in the body of the scan that uses them.
+
+    Args:
+      layer: the slice of the stack.
+      rules: those of the stack, with `LAYERS` for its first axis.
+      prefix: of the stack's path, which a rule's regex may begin with.
+    """
+    mesh = _current_mesh()
+    if mesh is None or mesh.shape["fsdp"] == 1:
+        return layer
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: _gathered(leaf, _ruled(prefix + path_name(path), (1, *leaf.shape), mesh, rules), 1), layer
+    )
+
+
+def _stacked(name: str, rules: Sequence[Rule]) -> bool:
+    """Whether the first rule that matches says that the leaf stacks layers."""
+    return next((tuple(rule[1])[:1] == (LAYERS,) for rule in rules if re.search(rule[0], name)), False)
+
+
+def _gathered(leaf: jax.Array, spec: P | None, skipped: int = 0) -> jax.Array:
+    """A leaf as its `spec` has it but for `fsdp`; of the spec of a stack, the first axis is `skipped`."""
+    names = lambda a: (a,) if isinstance(a, str) else a or ()
+    return _laid_out(leaf, P(*("tensor" if "tensor" in names(a) else None for a in tuple(spec or P())[skipped:])))
 
 
 def fenced(params: Any, turn: jax.Array) -> Any:
@@ -242,6 +273,8 @@ def _dividing(spec: Iterable[Any], shape: Sequence[int], mesh: Any, units: int =
     def kept(axes: Any, size: int) -> Any:
         names: tuple[str, ...] = ()
         for name in (axes,) if isinstance(axes, str) else axes or ():
+            if name == LAYERS:
+                continue
             whole = math.gcd(size, units) if name == "tensor" else size
             if size % _axis_size(mesh, (*names, name)) == 0 == whole % mesh.shape[name]:
                 names += (name,)

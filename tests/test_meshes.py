@@ -1,4 +1,4 @@
-"""The diffusion step on 8 devices: the same numbers as on one, a state that is split, and a program that says so.
+"""Steps on 8 devices, diffusion's above all: the numbers of one, a state that is split, a program that says so.
 
 The compiled programs are read (`hlo.py`). XLA's CPU backend is told to gather late, as in training
 (`program.late`); what other backends schedule is theirs to say.
@@ -18,11 +18,14 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+import harness
 import hlo
 from jaxgen import catalog, program
 from jaxgen.config import MeshConfig
 from jaxgen.data import Images, batch_at
 from jaxgen.diffusion import ddpm
+from jaxgen.flows import glow
+from jaxgen.flows.multiscale import FlowConfig
 from jaxgen.method import descend
 from jaxgen.nets.unet import UNetConfig
 from jaxgen.optimizer import AdamWConfig
@@ -55,6 +58,11 @@ def first_state():
     return jax.device_get({**state, "params": perturbed(state["params"])})
 
 
+def quick(mesh):
+    """The machine code need not be fast; what crosses devices and the schedule are chosen before it is made."""
+    return late(mesh) | {"xla_backend_optimization_level": "0"}
+
+
 class Run:
     """A state on a mesh and the program of its step."""
 
@@ -63,8 +71,6 @@ class Run:
         axes = MeshConfig(*shape, min_shard_size=64)
         mesh = self.mesh = make_mesh(axes, jax.devices()[: math.prod(shape)])
         method = catalog.make(config, DATA.spec)
-        # The machine code need not be fast; what crosses devices and the schedule are chosen before it is made.
-        quick = lambda mesh: late(mesh) | {"xla_backend_optimization_level": "0"}
         with jax.set_mesh(mesh), pytest.MonkeyPatch.context() as patch:
             patch.setattr(program, "late", quick)
             self.abstract = abstract_state(method, DATA.spec, SIZE, mesh, axes)
@@ -226,3 +232,41 @@ def test_gathering_once_for_both_passes_keeps_every_layer(regathering):
         text = jitted.lower(params, shape(16, 16, spec=BATCH)).compile().as_text()
     layers = hlo.peak_of_gathered(text) / (16 * 16 * 4)
     assert layers <= 2 if regathering else layers >= 7
+
+
+FLOW = glow.Config(net=FlowConfig(levels=1, steps=2, width=8), optimizer=AdamWConfig(3e-3, warmup_steps=0))
+
+
+def flow_on(shape):
+    """Glow born on a mesh as a run's state is: its first parameters, and loss and gradient of four steps."""
+    axes = MeshConfig(*shape, min_shard_size=8)
+    mesh = make_mesh(axes, jax.devices()[: math.prod(shape)])
+    method = catalog.make(FLOW, DATA.spec)
+    read = lambda step: global_batch(
+        lambda rows: batch_at(DATA, seed=0, step=step, batch_size=SIZE, keys=("image",), rows=rows), SIZE, mesh
+    )
+    with jax.set_mesh(mesh), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(program, "late", quick)
+        abstract = abstract_state(method, DATA.spec, SIZE, mesh, axes)
+        init = jax.jit(method.init, out_shardings=shardings_of(abstract), compiler_options=quick(mesh))
+        state = init(keys_of(0).init, read(0))
+        step, bad = program.compile_step(method, abstract, read(0), keys_of(0).step, mesh)
+        params, split = jax.device_get(state["params"]), any(not x.is_fully_replicated for x in jax.tree.leaves(state))
+        found = []
+        for i in range(4):
+            state, bad, metrics = step(state, bad, read(i), np.int32(i), np.int32(0))
+            found.append([float(metrics["loss"]), float(metrics["grad_norm"])])
+    return params, split, np.array(found)
+
+
+def test_a_flow_starts_from_the_whole_batch_and_trains_as_on_one_device():
+    """Actnorm's moments, each of what the steps before it make of the global batch; then losses to 2e-5."""
+    params, split, metrics = flow_on(ALL)
+    expected, whole, reference = flow_on((1, 1, 1))
+    assert split and not whole
+    for path, x in harness.leaves(expected).items():
+        np.testing.assert_allclose(harness.leaves(params)[path], x, rtol=1e-4, atol=1e-4, err_msg=path)
+    scale = expected["steps_0"]["actnorm"]["log_scale"]
+    assert np.abs(scale).min() > 0.05  # a start from nothing would be zero
+    np.testing.assert_allclose(metrics[:, 0], reference[:, 0], rtol=2e-5)
+    np.testing.assert_allclose(metrics[:, 1], reference[:, 1], rtol=1e-3)

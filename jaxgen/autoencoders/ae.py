@@ -130,9 +130,10 @@ def build(
     """An autoencoder of the images of `spec`, shown corrupted images or penalised if asked.
 
     `sample` takes `known` uint8 [num, H, W, C], pictures to reconstruct: `frames` then has picture, corrupted picture
-    (with `corrupt`) and reconstruction side by side, or what `cfg.sample` asks for; without pictures it decodes drawn
-    codes. `evaluate` gives `loss`; `error`, the squared error of the uncorrupted picture's reconstruction; with
-    `penalty` that; and `intrinsic_dimension`, how many singular values hold 0.9 of the encoder's Jacobian.
+    (with `corrupt`) and reconstruction side by side, or what `cfg.sample` asks for, and `singular_values` [num, K] are
+    those of the encoder's Jacobian; without pictures it decodes drawn codes. `evaluate` gives `loss`; `error`, the
+    squared error of the uncorrupted picture's reconstruction; with `penalty` that; and `intrinsic_dimension`, how many
+    singular values hold 0.9 of the squared spectrum.
 
     Args:
       cfg: the options.
@@ -173,6 +174,10 @@ def build(
         means = {name: value.mean() for name, value in terms(params, read(batch["image"], levels), keys).items()}
         return means.pop("loss"), means
 
+    def spectrum(params, x):
+        """All tangents of the encoder at x, and what it makes of them."""
+        return tangent_vectors(lambda x: encode(params, x), x, min(cfg.code, dim))
+
     def rows(params, z):
         """Codes [B, n, K] decoded, [B, n, H, W, C]."""
         return decode(params, z.reshape(-1, cfg.code)).reshape(*z.shape[:2], *shape)
@@ -190,24 +195,25 @@ def build(
             return {"image": frames[:, 0], "frames": frames}
         x = read(cond["known"], levels)
         shown = [x] if corrupt is None else [x, corrupt(jax.random.split(key, num), x)]
+        found = spectrum(params, x)
         if options.tangents:
-            found = tangent_vectors(lambda x: encode(params, x), x, options.tangents).vectors
-            high = jnp.abs(found).max(2, keepdims=True)
-            grey = 0.5 + 0.5 * found / jnp.maximum(high, jnp.finfo(high.dtype).tiny)
+            vectors = found.vectors[:, : options.tangents]
+            high = jnp.abs(vectors).max(2, keepdims=True)
+            grey = 0.5 + 0.5 * vectors / jnp.maximum(high, jnp.finfo(high.dtype).tiny)
             frames = jnp.concatenate([x[:, None], grey.reshape(num, -1, *shape)], 1)
-            return {"image": cond["known"], "frames": write(frames, levels)}
+            return {"image": cond["known"], "frames": write(frames, levels), "singular_values": found.values}
         z = encode(params, shown[-1])
         if options.interpolate:
             frames = write(rows(params, between(z, options.interpolate)), levels)
             return {"image": frames[:, 0], "frames": frames}
         frames = write(jnp.stack([*shown, decode(params, z)], 1), levels)
-        return {"image": frames[:, -1], "frames": frames}
+        return {"image": frames[:, -1], "frames": frames, "singular_values": found.values}
 
     def evaluate(state, batch, key):
         x = read(batch["image"], levels)
         values = terms(state["params"], x, jax.random.split(key, len(x)))
         values["error"] = error(x, net.apply(state["params"], x))
-        found = tangent_vectors(lambda x: encode(state["params"], x), x, min(cfg.code, dim))
+        found = spectrum(state["params"], x)
         values["intrinsic_dimension"] = intrinsic_dimension(found.values).astype(jnp.float32)
         return {name: (value, jnp.ones_like(value)) for name, value in values.items()}
 

@@ -7,10 +7,11 @@ from jaxgen.data.corpus import Corpus
 from jaxgen.data.dataset import Dataset, Spec, batch_at, evaluation_batch, in_memory, num_evaluation_batches
 from jaxgen.data.images import Images
 from jaxgen.data.ratings import Ratings
+from jaxgen.data.text import Text
 from jaxgen.data.toy import Toy
 
 # The name of each source in a run's config.json → its config.
-SOURCES = {"corpus": Corpus, "images": Images, "ratings": Ratings, "toy": Toy}
+SOURCES = {"corpus": Corpus, "images": Images, "ratings": Ratings, "text": Text, "toy": Toy}
 
 __all__ = [
     "SOURCES",
@@ -19,6 +20,7 @@ __all__ = [
     "Images",
     "Ratings",
     "Spec",
+    "Text",
     "Toy",
     "batch_at",
     "evaluation_batch",

@@ -46,6 +46,8 @@ class Spec:
     frequencies: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """"tokens" → how often each word occurs in the training split, "document" → how many words
     each of its documents has; empty where nobody counted."""
+    tokenizer: str = ""
+    """What text becomes tokens by, as `jaxgen.data.tokenizer.Tokenizer.saved`; empty where there is none."""
 
     def shape(self, key: str) -> tuple[int, ...]:
         """The shape of one example of `key`; ValueError when there is no such key."""
@@ -70,7 +72,7 @@ class Spec:
             self.shape(key)
 
     def to_json(self) -> dict[str, Any]:
-        """The spec as dicts, lists, strings and integers; without `frequencies` where it is empty."""
+        """The spec as dicts, lists, strings and integers; without `frequencies` and `tokenizer` where empty."""
 
         def lists(table: Mapping[str, tuple]) -> dict[str, list]:
             return {key: list(value) for key, value in table.items()}
@@ -83,6 +85,7 @@ class Spec:
             "sizes": lists(self.sizes),
             "levels": self.levels,
             **({"frequencies": lists(self.frequencies)} if self.frequencies else {}),
+            **({"tokenizer": self.tokenizer} if self.tokenizer else {}),
         }
 
     @classmethod

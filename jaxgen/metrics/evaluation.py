@@ -25,10 +25,11 @@ from jaxgen.metrics.compare import bootstrap_difference
 from jaxgen.metrics.distances import frechet_distance, kernel_distance, moments, nearest, precision_recall
 from jaxgen.metrics.images import memorisation, nyquist_energy, pixel_gaussian, sharpness
 from jaxgen.metrics.labels import attribute_coverage, balanced_accuracy
-from jaxgen.metrics.repeats import repeated
-from jaxgen.program import keys_of, make_evaluate
+from jaxgen.metrics.repeats import Estimate, Pairs, repeated
+from jaxgen.program import keys_of, make_examples
 from jaxgen.report.progress import Progress
 from jaxgen.trained import Run, chunk_size, draw_samples
+from jaxgen.watch import NonFiniteError
 
 REFERENCE = 50_000  # training images that samples are compared with, at most
 SHOWN = 32  # samples whose nearest training images are shown
@@ -156,6 +157,33 @@ def timed_samples(
     return images, (stamps[-1] - stamps[0]) / (chunk * max(len(stamps) - 1, 1))
 
 
+def measured(run: Run, data: Dataset, mesh: Mesh, found: Restored, split: str) -> dict[str, Estimate]:
+    """The method's own metrics over a split, with their standard errors; arguments as of `evaluate`.
+
+    Raises:
+      NonFiniteError: a metric is NaN or infinite; names it, and the first such example.
+      ValueError: no example counts for a metric: its denominators are all 0.
+    """
+    key = keys_of(run.config.train.seed).evaluate
+    once = make_examples(run.method, data, mesh, run.config.train.batch_size, key)
+
+    def finite(repeat: int) -> Pairs:
+        values = once(found.state, split, repeat)
+        for name, pair in values.items():
+            if not pair[1].any():
+                raise ValueError(f"no example of the {split} split counts for {name}")
+            bad = np.flatnonzero(~np.isfinite(pair).all(0))
+            if len(bad):
+                raise NonFiniteError(
+                    f"{name} is not finite at step {found.step}, for {len(bad)} of the {len(pair[0])} examples of the "
+                    f"{split} split, number {bad[0]} the first; a mean without them would be no figure of the model: "
+                    "look at that example, or take another --checkpoint"
+                )
+        return values
+
+    return repeated(finite)
+
+
 def evaluate(
     run: Run,
     data: Dataset,
@@ -167,7 +195,10 @@ def evaluate(
     features: str | None = None,
     against: Run | None = None,
 ) -> dict[str, Any]:
-    """The report on a run, as JSON can hold it, with the samples under `image` and `nearest` to the first few of them.
+    """The report on a run, as JSON can hold it, but for what it shows.
+
+    That is the samples under `image` and `nearest` to the first few of them; and what a method that takes `known`
+    pictures makes of the split's first, as `known` [n, F, H, W, C] and, under its name in `rows`, [n, K].
 
     Args:
       run: the run, with the sampling options to use.
@@ -179,6 +210,9 @@ def evaluate(
       seed: of the samples.
       features: see `make_reference`.
       against: the same run with other sampling options, whose samples from the same noise are compared with the first.
+
+    Raises:
+      NonFiniteError: see `measured`.
     """
     name = getattr(run.config.data, "name", "")
     report: dict[str, Any] = {"step": found.step, "split": split, "metrics": {}}
@@ -186,9 +220,8 @@ def evaluate(
     sampling = run.method.sample is not None and "image" in data.spec.shapes and num > 0
     reference = make_reference(data, split, name, features) if sampling else None
     if run.method.evaluate is not None:
-        key = keys_of(run.config.train.seed).evaluate
-        once = make_evaluate(run.method, data, mesh, run.config.train.batch_size, key)
-        report["metrics"] = repeated(lambda repeat: once(found.state, split, repeat))
+        table = measured(run, data, mesh, found, split)
+        report["metrics"] = {metric: estimate.to_json() for metric, estimate in table.items()}
     if reference is None:
         return report
     rows = np.random.default_rng(seed).choice(data.spec.count("train"), num, replace=False)
@@ -224,6 +257,12 @@ def evaluate(
                     lambda rows: frechet_distance(moments(rows), real).distance, a, b, BOOTSTRAP
                 )
                 report["against"][f"fd_difference/n={num}"] = difference._asdict()
+    if "known" in run.method.conditions and "mask" not in run.method.conditions:
+        known = reference.test[:SHOWN]
+        made = draw_samples(run, mesh, found.state, len(known), seed, {"known": known})
+        report["known"] = made["frames"]
+        # What a method knows of each picture as a row of numbers: the spectrum of an encoder's Jacobian, say.
+        report["rows"] = {key: x for key, x in made.items() if x.ndim == 2 and np.issubdtype(x.dtype, np.floating)}
     report["image"] = images
     shown = images[:SHOWN]
     index = nearest(shown.reshape(len(shown), -1), reference.train.reshape(len(reference.train), -1))[1]

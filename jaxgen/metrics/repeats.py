@@ -1,39 +1,72 @@
-"""Metrics with random draws in them, averaged over repeats until they are known well enough."""
+"""Metrics over a split with their standard errors; those with random draws in them are averaged over repeats."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
-STANDARD_ERROR = 0.01  # a metric with random draws in it is averaged over so many repeats that its error is below this
+NOISE = 0.01  # a metric with random draws in it is averaged over so many repeats that their error is below this,
+SHARE = 0.1  # or below this share of what the choice of the examples leaves open,
 CONFIDENCE = 0.95  # with this probability: few repeats tell little about their own spread
 MOST_REPEATS = 100
 
+Pairs = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
-def repeated(evaluate: Callable[[int], Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """Averages `evaluate(repeat)` until the standard error of every metric is at most 0.01.
 
-    That the error is so small is certain to 95 % (the spread of n normal repeats follows χ² of n − 1 degrees of
-    freedom), and given up after 100 repeats, or at a metric that is not finite.
+class Estimate(NamedTuple):
+    """A metric, Σ numerator / Σ denominator over a split.
 
-    Returns:
-      name → `value`, `standard_error` (of the noise in the metric, not of the choice of the split) and `repeats`; a
-      metric without noise is computed twice, which shows it.
+    Attributes:
+      value: the metric.
+      standard_error: of `value` as an estimate for all data like the split's examples, noise included.
+      noise: the part of it that the metric's own random draws leave; 0 where there are none.
+      repeats: evaluations that `value` is the mean of; a metric without noise is computed twice, which shows it.
+      examples: each example's part in it [N]: their mean is `value`, their spread over √N the standard error.
+    """
+
+    value: float
+    standard_error: float
+    noise: float
+    repeats: int
+    examples: np.ndarray
+
+    def to_json(self) -> dict[str, float]:
+        """All but the examples."""
+        return {name: value for name, value in self._asdict().items() if name != "examples"}
+
+
+def estimate(numerators: np.ndarray, denominators: np.ndarray) -> Estimate:
+    """The metric of R repeats, two or more, from numerators and denominators [R, N].
+
+    The standard error is that of a ratio of means, by the delta method: for denominators of 1 the spread of the
+    examples over √N.
+    """
+    (num, count), mean = numerators.shape, denominators.mean()
+    value = float(numerators.mean() / mean)
+    examples = value + (numerators.mean(0) - value * denominators.mean(0)) / mean
+    ratios = numerators.mean(1) / denominators.mean(1)
+    noise = float(ratios.std(ddof=1)) / math.sqrt(num)
+    spread = float(examples.std(ddof=min(1, count - 1))) / math.sqrt(count)
+    return Estimate(value, max(spread, noise), noise, num, examples)
+
+
+def repeated(evaluate: Callable[[int], Pairs]) -> dict[str, Estimate]:
+    """Averages `evaluate(repeat)`, name → (numerator [N], denominator [N]), until every metric is known well enough.
+
+    That is when the noise's standard error is at most 0.01, or a tenth of the whole one; with 95 % certainty (the
+    spread of n normal repeats follows χ² of n − 1 degrees of freedom). It is given up after 100 repeats.
     """
     from scipy.stats import chi2
 
     runs = [evaluate(0), evaluate(1)]
-    while runs[0] != runs[1] and len(runs) < MOST_REPEATS and np.isfinite(list(runs[-1].values())).all():
-        spread = max(np.std([run[name] for run in runs], ddof=1) for name in runs[0])
+    while True:
         n = len(runs)
-        if spread * math.sqrt((n - 1) / chi2.ppf(1 - CONFIDENCE, n - 1) / n) <= STANDARD_ERROR:
-            break
+        stacked = lambda name, part: np.stack([run[name][part] for run in runs])
+        table = {name: estimate(stacked(name, 0), stacked(name, 1)) for name in runs[0]}
+        sure = math.sqrt((n - 1) / chi2.ppf(1 - CONFIDENCE, n - 1))
+        if n >= MOST_REPEATS or all(e.noise * sure <= max(NOISE, SHARE * e.standard_error) for e in table.values()):
+            return table
         runs.append(evaluate(n))
-    table = {}
-    for name in runs[0]:
-        values = [run[name] for run in runs]
-        error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
-        table[name] = {"value": float(np.mean(values)), "standard_error": error, "repeats": len(values)}
-    return table

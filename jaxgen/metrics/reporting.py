@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxgen.report.atomic import replacing
+from jaxgen.report.curves import write_rows
 from jaxgen.report.images import grid, write_png
 
 
@@ -20,9 +21,11 @@ def show(report: Mapping[str, Any]) -> None:
 
     console = Console()
     if report["metrics"]:
-        table = Table("metric", "value", "standard error", title=f"step {report['step']}, {report['split']} split")
+        caption = "standard error: of the choice of the examples, and of the noise, which the metric's own draws leave"
+        titles = ("metric", "value", "standard error", "noise")
+        table = Table(*titles, title=f"step {report['step']}, {report['split']} split", caption=caption)
         for name, row in report["metrics"].items():
-            table.add_row(name, f"{row['value']:.5g}", f"{row['standard_error']:.1g}")
+            table.add_row(name, f"{row['value']:.5g}", f"{row['standard_error']:.2g}", f"{row['noise']:.1g}")
         console.print(table)
     if "samples" in report:
         caption = "floor: real images of the split; baseline: a Gaussian of the pixels"
@@ -60,7 +63,12 @@ def write(report: Mapping[str, Any], workdir: Path) -> Path:
         nearest = report["nearest"]
         pairs = np.stack([report["image"][: len(nearest)], nearest], 1)  # each sample beside its neighbour
         write_png(place.with_name(f"{place.stem}-nearest.png"), grid(pairs.reshape(-1, *pairs.shape[2:]), columns=8))
-    plain = {name: value for name, value in report.items() if name not in ("image", "nearest")}
+    if "known" in report:
+        frames = report["known"]
+        write_png(place.with_name(f"{place.stem}-known.png"), grid(frames.reshape(-1, *frames.shape[2:]), columns=8))
+    for name, values in report.get("rows", {}).items():
+        write_rows(place.with_name(f"{place.stem}-{name}.png"), values, name.replace("_", " "))
+    plain = {name: value for name, value in report.items() if name not in ("image", "nearest", "known", "rows")}
     with replacing(place) as file:
         file.write((json.dumps(plain, indent=2) + "\n").encode())
     return place

@@ -3,9 +3,9 @@
 XLA's CPU backend runs a plain convolution's weight gradient on a naive path when it stands in a loop body (jax issue
 12868): a scanned U-Net step then takes ten times its time. Elsewhere it takes it as a convolution with the images for
 kernels, which do not fit into a cache: a third of the speed of a matrix product. Here the backward pass is written out,
-as a convolution in the layout that XLA has a fast kernel for, and as matrix products image by image. Both rules call
-only these two functions, so gradients of every order (a gradient penalty's, say) take the same path. The price is
-forward mode: `jax.jvp`, `jacfwd` and `hessian` raise on a CPU. Other devices get the plain convolution.
+as a convolution in the layout that XLA has a fast kernel for, and as matrix products of a few images at a time. Both
+rules call only these two functions, so gradients of every order (a gradient penalty's, say) take the same path. The
+price is forward mode: `jax.jvp`, `jacfwd` and `hessian` raise on a CPU. Other devices get the plain convolution.
 """
 
 from __future__ import annotations
@@ -29,13 +29,40 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 
 _DIMS = ("NHWC", "HWIO", "NHWC")
 _PIXELS = 1024  # of the images whose products are taken at a time
+_SIZE = 2**18  # numbers of a matrix with all offsets: 1 MB
+_FEW = 4  # times as many channels on the other side
+_VECTOR = 16  # numbers in a vector of the processor
 
 
 # Both are linear in either argument, and each one's gradients are the other or itself.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _unit_conv(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
     """Stride-1 correlation of x [B,H,W,C] with kernel [h,w,C,O]: [B,H',W',O]."""
+    height, width, channels, features = kernel.shape
+    if (height, width) == (1, 1) and not any(map(any, pads)):
+        return x @ kernel[0, 0]
+    if features < _VECTOR and height * width * features <= 2 * channels:
+        return _narrow_conv(x, kernel, pads)
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=_DIMS)
+
+
+def _narrow_conv(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
+    """`_unit_conv` to few features, for which XLA's kernels waste most of a vector: one product, its columns added up.
+
+    Each pixel gives its share of all the outputs whose window it is in; shares are shifted to where they belong.
+    """
+    height, width, channels, features = kernel.shape
+    batch, rows, columns, _ = x.shape
+    exact = jnp.promote_types(x.dtype, jnp.float32)
+    shares = x.astype(exact).reshape(-1, channels) @ kernel.astype(exact).transpose(2, 0, 1, 3).reshape(channels, -1)
+    shares = shares.reshape(batch, rows, columns, height, width, features)
+    total = jnp.zeros((), exact)
+    for i in range(height):
+        for j in range(width):
+            (top, bottom), (left, right) = pads
+            edges = [(top - i, bottom + i - height + 1, 0), (left - j, right + j - width + 1, 0)]
+            total += jax.lax.pad(shares[:, :, :, i, j], jnp.zeros((), exact), [(0, 0, 0), *edges, (0, 0, 0)])
+    return total.astype(x.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -50,34 +77,56 @@ def _kernel_products(x: jax.Array, dy: jax.Array, pads: Pads) -> jax.Array:
     """`_kernel_gradient` in float32 or better, of the examples of one device.
 
     Σ_{b,p} x[b, p + offset] dyᵀ[b, p] for each offset of the kernel: a product of matrices whose inner axis runs over
-    pixels, a few images at a time, so that they stay in the cache. The w offsets in a row stand side by side in one
-    matrix, for fewer and larger products.
+    pixels, a few images at a time, so that they stay in the cache. Offsets stand side by side in one matrix, for fewer
+    and larger products: all of them where x has few channels, those in a row otherwise.
     """
     batch, rows, columns, features = dy.shape
+    channels = x.shape[3]
     height = x.shape[1] + sum(pads[0]) - rows + 1
     width = x.shape[2] + sum(pads[1]) - columns + 1
-    exact = jnp.promote_types(x.dtype, jnp.float32)
-    num = max(n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or n * rows * columns <= _PIXELS))
+    if _FEW * features <= channels:  # the same sum with the roles exchanged: offsets are of dy, and run backwards
+        swapped = _kernel_products(dy, x, _mirrored(pads, height, width))
+        return jnp.flip(swapped, (0, 1)).swapaxes(2, 3)
+
+    exact = jnp.promote_types(x.dtype, jnp.float32)  # XLA's CPU products cannot sum half precision in float32
+    if (height, width) == (1, 1) and not any(map(any, pads)):
+        x, dy = (a.astype(exact).reshape(-1, a.shape[-1]) for a in (x, dy))
+        return jnp.tensordot(x.T, dy, 1)[None, None]
+
+    def all_offsets(x, dy):  # [h w C, n H' W'] [n H' W', O]; channels first, so that runs of pixels are copied
+        x = x.transpose(3, 0, 1, 2)
+        shifts = [x[:, :, i : i + rows, j : j + columns] for i in range(height) for j in range(width)]
+        return jnp.stack(shifts).reshape(-1, dy.size // features) @ dy.reshape(-1, features)
+
+    def offsets_of_rows(x, dy):  # h times [O, n H' W'] [n H' W', w, C]
+        x = jnp.stack([x[:, :, j : j + columns] for j in range(width)], 3)
+        shifts = [x[:, i : i + rows].reshape(-1, width, channels) for i in range(height)]
+        dy = dy.reshape(-1, features).T  # merged by hand: XLA is slower with several inner axes
+        return jnp.stack([jnp.tensordot(dy, shift, 1) for shift in shifts])
+
+    few = _FEW * channels <= features
+    most = _SIZE // (height * width * channels) if few else _PIXELS
+    num = max(n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or n * rows * columns <= most))
 
     def add(total, inputs):
-        x, dy = (a.astype(exact) for a in inputs)  # XLA's CPU products cannot sum half precision in float32
+        x, dy = (a.astype(exact) for a in inputs)
         x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)])
-        x = jnp.stack([x[:, :, j : j + columns] for j in range(width)], 3)  # [n, H, W', w, C]
-        shifts = [x[:, i : i + rows].reshape(-1, width, x.shape[-1]) for i in range(height)]  # [n H' W', w, C]
-        dy = dy.reshape(-1, features).T  # merged by hand: XLA is slower with several inner axes
-        products = [jnp.tensordot(dy, shift, 1) for shift in shifts]
-        return total + jnp.stack(products), None
+        return total + (all_offsets if few else offsets_of_rows)(x, dy), None
 
-    zeros = jnp.zeros((height, features, width, x.shape[3]), exact)
-    total = jax.lax.scan(add, zeros, tuple(a.reshape(-1, num, *a.shape[1:]) for a in (x, dy)))[0]
-    return total.transpose(0, 2, 3, 1)
+    shape = (height * width * channels, features) if few else (height, features, width, channels)
+    parts = tuple(a.reshape(-1, num, *a.shape[1:]) for a in (x, dy))
+    total = jax.lax.scan(add, jnp.zeros(shape, exact), parts)[0]
+    return total.reshape(height, width, channels, features) if few else total.transpose(0, 2, 3, 1)
+
+
+def _mirrored(pads: Pads, height: int, width: int) -> Pads:
+    """The padding under which a correlation with the kernel turned round takes outputs back to the images' shape."""
+    (top, bottom), (left, right) = pads
+    return (height - 1 - top, height - 1 - bottom), (width - 1 - left, width - 1 - right)
 
 
 def _image_gradient(dy: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
-    height, width = kernel.shape[:2]
-    (top, bottom), (left, right) = pads
-    back = (height - 1 - top, height - 1 - bottom), (width - 1 - left, width - 1 - right)
-    return _unit_conv(dy, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), back)
+    return _unit_conv(dy, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), _mirrored(pads, *kernel.shape[:2]))
 
 
 def _unit_conv_backward(pads, residuals, dy):
@@ -146,8 +195,6 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = "S
             raise ValueError(f"a window of {kernel.shape[:2]} does not fit into images {x.shape} padded by {pads}")
     if backend() != "cpu":
         return jax.lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=_DIMS)
-    if stride == 1 and kernel.shape[:2] == (1, 1) and not any(map(any, pads)):
-        return x @ kernel[0, 0]
     if stride != 1:
         x, kernel = _fold_stride(x, kernel, pads, stride)
         pads = ((0, 0), (0, 0))

@@ -1,4 +1,4 @@
-"""The metrics of a run as one picture of small curves."""
+"""The metrics of a run as one picture of small curves; rows of numbers, such as spectra, as one curve."""
 
 import math
 import os
@@ -65,5 +65,23 @@ def write_curves(metrics_path: str | os.PathLike[str], out_png: str | os.PathLik
     for axes in panels:  # those that are left
         axes.remove()
     figure.supxlabel("step", fontsize=10)
+    with replacing(out_png) as file:
+        figure.savefig(file, format="png")
+
+
+def write_rows(out_png: str | os.PathLike[str], rows: np.ndarray, title: str) -> None:
+    """Draws the median of rows [N, K] over 1 … K, with the band of their middle half, and writes it atomically."""
+    from matplotlib.figure import Figure
+
+    low, middle, high = np.quantile(rows, [0.25, 0.5, 0.75], 0)
+    number = np.arange(1, rows.shape[1] + 1)
+    figure = Figure(figsize=(5, 3.5), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    axes.fill_between(number, low, high, alpha=0.25, linewidth=0)
+    axes.plot(number, middle, marker=".", linewidth=1.2)
+    if is_log_scale(low):
+        axes.set_yscale("log")
+    axes.set_title(f"{title}: median and middle half of {len(rows)}", fontsize=10)
+    axes.grid(alpha=0.25)
     with replacing(out_png) as file:
         figure.savefig(file, format="png")

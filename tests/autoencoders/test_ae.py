@@ -6,15 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import harness
+from jaxgen import cli
 from jaxgen.autoencoders import ae, codes
 from jaxgen.classical import components
 from jaxgen.cli import condition_of
 from jaxgen.config import Experiment, TrainConfig
 from jaxgen.data import Images
 from jaxgen.method import gradient_method
-from jaxgen.nets.autoencoder import AutoencoderConfig
+from jaxgen.nets.autoencoder import AutoencoderConfig, Encoder
 from jaxgen.optimizer import AdamWConfig, adamw
 from jaxgen.trained import Run
 
@@ -27,6 +29,7 @@ TINY = Experiment(
 SPEC = TINY.data.load().spec
 LINEAR = AutoencoderConfig("dense", widths=(), activation="identity")
 K = 6
+PICTURES = ("samples", "nearest", "known", "singular_values")
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +148,30 @@ def test_tangents_stand_beside_their_picture(drawn):
     np.testing.assert_array_equal(frames[:, 0], known)
     reach = np.abs(frames[:, 1:] - 8).max((2, 3, 4))  # grey is 8 of 16: each vector is stretched to black or white
     np.testing.assert_array_equal(reach, 8)
+
+
+def test_the_spectrum_comes_with_the_pictures(drawn):
+    """Of the encoder's Jacobian at each picture, as autodiff and NumPy find it."""
+    known, plain, _, tangents = drawn
+    method = ae.make(TINY.method, SPEC)
+    state = jax.jit(method.init)(jax.random.key(0), {"image": known})
+    encoder = Encoder(TINY.method.net, TINY.method.code)
+    params = {"params": state["params"]["params"]["encoder"]}
+    jacobian = jax.lax.map(jax.jacrev(lambda x: encoder.apply(params, x[None])[0]), ae.read(known, 17))
+    expected = np.linalg.svd(jacobian.reshape(3, 4, 64), compute_uv=False)
+    for found in (plain, tangents):
+        np.testing.assert_allclose(found["singular_values"], expected, rtol=1e-3)
+
+
+def test_evaluate_shows_what_becomes_of_known_pictures(tmp_path):
+    method = dataclasses.replace(TINY.method, net=AutoencoderConfig("dense", widths=(16,)))
+    experiment = dataclasses.replace(TINY, method=method)
+    harness.train(experiment, tmp_path / "ae", steps=2, eval_every=0, sample_every=0)
+    assert cli.run_command(cli.evaluate, [str(tmp_path / "ae"), "--num", "8"]) == 0
+    written = {path.name for path in (tmp_path / "ae" / "evaluation").iterdir()}
+    assert written == {"000002.json", *(f"000002-{name}.png" for name in PICTURES)}
+    with Image.open(tmp_path / "ae" / "evaluation" / "000002-known.png") as picture:
+        assert picture.width == 8 * 9 * 12 + 12  # picture and reconstruction in turn, eight a row
 
 
 def test_the_command_hands_over_whole_pictures(tmp_path):

@@ -198,14 +198,14 @@ def test_the_length_that_captions_are_padded_to_changes_nothing(denoiser):
 
 @pytest.fixture(scope="module")
 def conditional():
-    """A model with every option on, after 150 steps on images that are black in class 0 and white in class 1."""
+    """A model with every option on, after 300 steps on images that are black in class 0 and white in class 1."""
     method, label = ddpm.make(EVERYTHING, SPEC), jnp.arange(32) % 2
     batch = {
         "image": jnp.broadcast_to(16 * label[:, None, None, None], (32, 8, 8, 1)).astype(jnp.uint8),
         "label": label,
     }
     state, step = jax.jit(method.init)(jax.random.key(0), batch), jax.jit(method.step)
-    for key in jax.random.split(jax.random.key(1), 150):
+    for key in jax.random.split(jax.random.key(1), 300):
         state, metrics = step(state, batch, key)
     return method, state, batch, metrics
 

@@ -1,31 +1,102 @@
 """The report's own arithmetic, and the measures on real images of the bundled sets."""
 
+import jax
 import numpy as np
 import pytest
 
+import toy_methods
+from jaxgen import catalog
+from jaxgen.checkpoint import Restored
+from jaxgen.config import MeshConfig
 from jaxgen.data import Images
 from jaxgen.metrics import evaluation
-from jaxgen.metrics.repeats import repeated
+from jaxgen.metrics.repeats import estimate, repeated
+from jaxgen.sharding import make_mesh
+from jaxgen.trained import Run
+from jaxgen.watch import NonFiniteError
+
+toy_methods.register()
+
+
+def test_the_standard_error_is_that_of_a_mean_and_of_a_ratio_of_means():
+    """By the textbook for a mean; for a ratio (words an example, say) beside 4000 resamplings of the examples."""
+    rng = np.random.default_rng(0)
+    x, words = rng.normal(3.0, 0.5, 400), rng.integers(1, 30, 400).astype(float)
+    found = estimate(np.stack([x, x]), np.ones((2, 400)))
+    assert found.value == pytest.approx(x.mean()) and found.noise == 0 and found.repeats == 2
+    assert found.standard_error == pytest.approx(x.std(ddof=1) / 20)
+    np.testing.assert_allclose(found.examples, x)
+    total = 4.0 * words + rng.normal(0, 3, 400)
+    found = estimate(np.stack([total, total]), np.stack([words, words]))
+    rows = rng.integers(400, size=(4000, 400))
+    resampled = total[rows].sum(1) / words[rows].sum(1)
+    assert found.value == pytest.approx(total.sum() / words.sum()) == pytest.approx(found.examples.mean())
+    assert found.standard_error == pytest.approx(resampled.std(), rel=0.06)
+
+
+def drawn(rng, spread, size=50):
+    """`evaluate(repeat)` of a metric of 1, the same for every example of a repeat, and of one without noise."""
+    ones = np.ones(size)
+    return lambda repeat: {"a": ((1 + spread * rng.normal()) * ones, ones), "b": (5 * ones, ones)}
 
 
 def test_a_noisy_metric_is_repeated_until_its_error_is_small():
     rng = np.random.default_rng(0)
     for spread in (0.01, 0.05):
-        noisy = repeated(lambda repeat, spread=spread: {"a": 1 + spread * rng.normal(), "b": 5.0})
-        assert 0 < noisy["a"]["standard_error"] <= 0.01 and noisy["b"]["standard_error"] == 0
-        assert noisy["a"]["value"] == pytest.approx(1, abs=0.04)
-    wild = repeated(lambda repeat: {"a": rng.normal()})
-    assert wild["a"]["repeats"] == 100 and wild["a"]["standard_error"] > 0.05
-    assert repeated(lambda repeat: {"a": 2.0})["a"] == {"value": 2.0, "standard_error": 0.0, "repeats": 2}
-    assert repeated(lambda repeat: {"a": [1.0, np.nan][repeat]})["a"]["repeats"] == 2
+        noisy = repeated(drawn(rng, spread))
+        assert 0 < noisy["a"].noise <= 0.01 and noisy["b"].noise == noisy["b"].standard_error == 0
+        assert noisy["a"].value == pytest.approx(1, abs=0.04) and noisy["a"].standard_error >= noisy["a"].noise
+    wild = repeated(drawn(rng, 1.0))["a"]
+    assert wild.repeats == 100 and wild.noise > 0.05
+    ones = np.ones(3)
+    assert repeated(lambda repeat: {"a": (2 * ones, ones)})["a"].to_json() == {
+        "value": 2.0,
+        "standard_error": 0.0,
+        "noise": 0.0,
+        "repeats": 2,
+    }
+
+
+def test_noise_far_below_what_the_examples_leave_open_is_not_averaged_away():
+    """Examples of 100 nats' spread: an error of 5 in their mean, beside which noise of 0.1 is nothing."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(1800, 100, 400)
+    found = repeated(lambda repeat: {"nats": (x + rng.normal(0, 2, 400), np.ones(400))})["nats"]
+    assert found.repeats < 20 and 0.01 < found.noise < 0.1 * found.standard_error
 
 
 def test_the_error_is_as_small_as_asked_in_95_of_100_cases():
     """σ/√n of the true spread σ, not of the one that the first few repeats happened to have."""
     rng = np.random.default_rng(1)
-    runs = [repeated(lambda repeat: {"a": 0.05 * rng.normal()})["a"]["repeats"] for _ in range(200)]
+    runs = [repeated(drawn(rng, 0.05, size=1))["a"].repeats for _ in range(200)]
     small = np.mean(0.05 / np.sqrt(runs) <= 0.01)
     assert small >= 0.9
+
+
+def test_nan_is_an_error_that_names_metric_step_and_example():
+    """One example is poisoned: neither another nor padding is counted as such."""
+    experiment = toy_methods.EXPERIMENTS["toy_kmeans"]
+    data = experiment.data.load()
+    poison = data.read("test", np.array([9]), ("x",))["x"]
+    method = catalog.make(experiment.method, data.spec)
+    state = method.init(jax.random.key(0), {"x": data.read("train", np.arange(8), ("x",))["x"]})
+
+    def evaluate(value, weight=1.0):
+        def broken(state, batch, key):
+            (loss, ones) = method.evaluate(state, batch, key)["loss"]
+            return {"nats/exact": (jax.numpy.where((batch["x"] == poison).all(1), value, loss), weight * ones)}
+
+        run = Run(None, experiment, data.spec, method._replace(evaluate=broken))
+        mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+        with jax.set_mesh(mesh):
+            return evaluation.measured(run, data, mesh, Restored(70, state, {}), "test")["nats/exact"]
+
+    assert len(evaluate(1.0).examples) == data.spec.count("test")
+    for value in (np.nan, -np.inf):
+        with pytest.raises(NonFiniteError, match="^nats/exact is not finite at step 70, for 1 of the .* number 9 the"):
+            evaluate(value)
+    with pytest.raises(ValueError, match="no example of the test split counts for nats/exact"):
+        evaluate(1.0, weight=0.0)
 
 
 def test_without_a_network_of_its_own_a_data_set_has_the_measures_of_pixels():

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxgen.nets import conv as module
 from jaxgen.nets.conv import Conv, conv
 
 
@@ -20,23 +21,28 @@ def assert_close(ours, theirs, tolerance=2e-5):
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "size", "stride", "padding"),
+    ("height", "width", "channels", "size", "stride", "padding"),
     [
-        (6, 5, 3, 1, "SAME"),
-        (6, 5, 4, 1, "VALID"),
-        (5, 6, 3, 1, ((2, 0), (1, 3))),
-        (6, 6, 1, 1, "SAME"),
-        (8, 6, 3, 2, "SAME"),
-        (7, 5, 3, 2, "SAME"),
-        (8, 8, 4, 2, ((1, 1), (1, 1))),
-        (9, 8, 3, 3, "VALID"),
-        (5, 5, 1, 2, "SAME"),
+        (6, 5, (2, 4), 3, 1, "SAME"),
+        (6, 5, (2, 4), 4, 1, "VALID"),
+        (5, 6, (2, 4), 3, 1, ((2, 0), (1, 3))),
+        (5, 6, (1, 5), 3, 1, ((2, 0), (1, 3))),  # few channels
+        (5, 6, (5, 1), 3, 1, ((2, 0), (1, 3))),  # few features
+        (6, 6, (2, 4), 1, 1, "SAME"),
+        (4, 5, (5, 1), 1, 1, ((0, 1), (2, 0))),
+        (8, 6, (2, 4), 3, 2, "SAME"),
+        (7, 5, (2, 4), 3, 2, "SAME"),
+        (8, 8, (2, 4), 4, 2, ((1, 1), (1, 1))),
+        (9, 8, (2, 4), 3, 3, "VALID"),
+        (5, 5, (2, 4), 1, 2, "SAME"),
     ],
 )
-def test_values_and_gradients_of_first_and_second_order_are_those_of_lax_conv(height, width, size, stride, padding):
+def test_values_and_gradients_of_first_and_second_order_are_those_of_lax_conv(
+    height, width, channels, size, stride, padding
+):
     keys = jax.random.split(jax.random.key(0), 4)
-    x = jax.random.normal(keys[0], (3, height, width, 2))
-    kernel = jax.random.normal(keys[1], (size, size, 2, 4))
+    x = jax.random.normal(keys[0], (3, height, width, channels[0]))
+    kernel = jax.random.normal(keys[1], (size, size, *channels))
     weight = jax.random.normal(keys[2], plain(x, kernel, stride, padding).shape)
 
     def loss(f):
@@ -53,6 +59,18 @@ def test_values_and_gradients_of_first_and_second_order_are_those_of_lax_conv(he
         return jax.jit(lambda x, kernel: (f(x, kernel, stride, padding), first(x, kernel), second(x, kernel)))
 
     assert_close(all_orders(conv)(x, kernel), all_orders(plain)(x, kernel))
+
+
+@pytest.mark.parametrize("channels", [(2, 4), (1, 5)])
+def test_gradients_of_kernels_add_up_over_parts_of_the_batch(channels, monkeypatch):
+    monkeypatch.setattr(module, "_PIXELS", 40)
+    monkeypatch.setattr(module, "_SIZE", 40 * 9)
+    x, kernel = (
+        jax.random.normal(jax.random.key(i), s) for i, s in enumerate([(6, 4, 5, channels[0]), (3, 3, *channels)])
+    )
+    slope = lambda f: jax.jit(jax.grad(lambda kernel: jnp.sum(f(x, kernel) ** 2)))
+    assert "length=3" in str(jax.make_jaxpr(slope(conv))(kernel))
+    assert_close(slope(conv)(kernel), slope(plain)(kernel))
 
 
 def critic(f, params, x):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxgen.report.curves import curves, is_log_scale, write_curves
+from jaxgen.report.curves import curves, is_log_scale, write_curves, write_rows
 
 
 def test_a_rollback_replaces_what_came_after():
@@ -41,6 +41,16 @@ def test_picture_has_a_panel_for_every_metric(tmp_path):
             last_cell = np.asarray(picture.convert("L"))[picture.height * 3 // 5 : -30, picture.width * 3 // 4 :]
     assert heights[4] == 2 * heights[3]
     assert (last_cell == 255).all()  # four panels leave two cells of the second row empty
+
+
+def test_rows_are_drawn_as_their_median(tmp_path):
+    """A spectrum that falls: the curve's blue starts at the top left and ends at the bottom right."""
+    write_rows(tmp_path / "rows.png", np.linspace(4, 1, 6)[None] * np.array([[0.9], [1.0], [1.0], [1.1]]), "spectrum")
+    with Image.open(tmp_path / "rows.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    blue = np.argwhere((pixels[..., 2] - pixels[..., 0] > 120) & (pixels[..., 0] < 60))
+    first, last = blue[blue[:, 1].argmin()], blue[blue[:, 1].argmax()]
+    assert first[0] < 0.3 * len(pixels) and last[0] > 0.7 * len(pixels)
 
 
 def test_nothing_to_draw(tmp_path):

@@ -1,0 +1,1 @@
+"""Generative adversarial networks: one adversarial core, and what makes it converge."""

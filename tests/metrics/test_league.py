@@ -1,0 +1,78 @@
+"""The league: what it ranks, what it refuses to compare, and the command on two tiny runs of two families."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+import harness
+from jaxgen import cli
+from jaxgen.autoencoders import ae
+from jaxgen.data import Images
+from jaxgen.metrics import repeats
+from jaxgen.metrics.league import Entry, fingerprint, ranked
+from jaxgen.metrics.repeats import estimate
+
+SHORT = {"steps": 1, "log_every": 1, "eval_every": 0, "sample_every": 0}
+
+
+def entry(name, bits):
+    return Entry(name, 1, "bits_per_dim/exact", estimate(np.stack([bits, bits]), np.ones((2, len(bits)))))
+
+
+def test_models_that_find_the_same_examples_hard_are_told_apart():
+    """0.05 ± 0.003 by pairs of examples, where each figure alone is known to ± 0.05."""
+    rng = np.random.default_rng(0)
+    hard = rng.normal(3.0, 1.0, 400)
+    first, second = ranked([entry("b", hard + 0.05 + rng.normal(0, 0.05, 400)), entry("a", hard)])
+    assert (first["run"], second["run"]) == ("a", "b")
+    assert first["difference"] == {"difference": 0.0, "low": 0.0, "high": 0.0}
+    gap = second["difference"]
+    assert 0.04 < gap["low"] < gap["difference"] < gap["high"] < 0.06
+    assert gap["high"] - gap["low"] == pytest.approx(4 * 0.05 / 20, rel=0.3)
+    assert min(first["standard_error"], second["standard_error"]) > 0.04
+    json.dumps([first, second])
+
+
+def test_a_fingerprint_knows_every_example_and_their_order():
+    data = Images("digits").load()
+    same, other = fingerprint(data, "test", "image"), fingerprint(data, "validation", "image")
+    assert same == fingerprint(Images("digits", validation=100).load(), "test", "image") != other
+
+    def turned(split, indices, keys):
+        return data.read(split, data.spec.count(split) - 1 - indices, keys)
+
+    assert fingerprint(data._replace(read=turned), "test", "image") != same
+    levels = dataclasses.replace(data.spec, levels=256)
+    assert fingerprint(data._replace(spec=levels), "test", "image") != same
+
+
+def test_the_command_ranks_exact_likelihoods_and_bounds_and_refuses_what_does_not_compare(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(repeats, "MOST_REPEATS", 3)
+    for name in ("glow", "vae", "ae"):
+        harness.train(harness.tiny(name), tmp_path / name, **SHORT)
+    fashion = dataclasses.replace(harness.tiny("ae"), method=ae.Config(net=harness.tiny("vae").method.net))
+    harness.train(dataclasses.replace(fashion, data=Images("fashion")), tmp_path / "fashion", **SHORT)
+    assert cli.run_command(cli.league, ["vae", "glow", "--out", "league.json"]) == 0
+    text = capsys.readouterr().out
+    assert "test split" in text and "bound/k=3" in text and "exact" in text
+    rows = json.loads((tmp_path / "league.json").read_text())["rows"]
+    values = {(row["run"], row["metric"]): row["value"] for row in rows}
+    assert values.keys() == {
+        ("glow", "bits_per_dim/exact"),
+        ("vae", "bits_per_dim/bound"),
+        ("vae", "bits_per_dim/bound/k=3"),
+    }
+    assert values["vae", "bits_per_dim/bound/k=3"] < values["vae", "bits_per_dim/bound"]
+    assert [row["value"] for row in rows] == sorted(values.values())
+    assert all(0 < row["noise"] <= row["standard_error"] < 0.2 * row["value"] for row in rows)
+    for runs, message in (
+        (["glow", "ae"], "the method of ae has no likelihood in bits/dim; it reports: loss, error"),
+        (["glow", "fashion"], "fashion and glow differ in the examples of their test split"),
+    ):
+        assert cli.run_command(cli.league, runs) == 2
+        assert message in capsys.readouterr().err
