@@ -296,7 +296,7 @@ net = UNetConfig(width=8, multipliers=(1,), attention_resolutions=(), num_groups
 config = Experiment(
     ddpm.Config(net=net, condition=("label",), sample=SampleConfig(steps=2)),
     Images("digits"),
-    TrainConfig(steps=1, batch_size=8, sample_every=0, eval_every=0),
+    TrainConfig(steps=1, batch_size=64, sample_every=0, eval_every=0),
 )
 """
 FEATURES = """
