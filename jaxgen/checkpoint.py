@@ -22,7 +22,7 @@ from orbax.checkpoint import checkpoint_managers
 from jaxgen import distributed
 from jaxgen.checksum import by_path, digest, text_checksum
 from jaxgen.config import closest
-from jaxgen.manager import DELETED, Manager
+from jaxgen.manager import DELETED, Manager, Names
 
 
 class Restored(NamedTuple):
@@ -63,6 +63,7 @@ class Checkpoints:
         self._manager = Manager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
+                step_name_format=Names(),
                 best_fn=value,
                 best_mode=best_mode,
                 preservation_policy=policy,

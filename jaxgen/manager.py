@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import os
 import re
@@ -20,12 +21,31 @@ from jaxgen.report.atomic import naming
 DELETED = "deleted"
 
 
+class Step(ocp.path.step.Metadata):
+    """A step whose time is its directory's: no policy here goes by times, and the file that has them may be damaged."""
+
+    @property
+    def commit_timestamp(self) -> datetime.datetime:
+        """When the directory was last changed."""
+        return datetime.datetime.fromtimestamp(self.path.stat().mtime, tz=datetime.UTC)
+
+
+class Names(type(ocp.path.step.standard_name_format())):  # type: ignore[misc]
+    """The directories of steps, as Orbax names them."""
+
+    def find_all(self, base_path: Any) -> Iterator[Step]:
+        """All steps below a directory."""
+        for found in super().find_all(base_path):
+            yield Step(found.step, found.path)
+
+
 class Manager(ocp.CheckpointManager):
-    """Differs in what it does where the disk fails, and where the metrics of a checkpoint are damaged.
+    """Differs in what it does where the disk fails, and where what stands beside its arrays is damaged.
 
     A full disk is an OSError that names the directory; TensorStore makes a ValueError of it. And Orbax's manager could
-    not even be opened where the metrics of one checkpoint, however old, are damaged. What its options say is to be
-    deleted lies in `DELETED` until the next wait for a save, with which a restore and every save begin.
+    not even be opened where the metrics or (see `Step`) the times of one checkpoint, however old, are damaged. What its
+    options say is to be deleted lies in `DELETED` until the next wait for a save, with which a restore and every save
+    begin.
     """
 
     def save(self, *args: Any, **kwargs: Any) -> bool:

@@ -115,7 +115,7 @@ def make_examples(method: Method, data: Dataset, mesh: Mesh, batch_size: int, ke
       `(state, split, repeat=0, between=None) -> {name: (numerator [N], denominator [N])}`, float64. Another `repeat`
       draws other noise; `between` is called after every batch.
     """
-    values = jax.jit(method.evaluate, out_shardings=replicated(mesh))  # type: ignore[arg-type]
+    values = jax.jit(lambda *args: method.evaluate(*args), out_shardings=replicated(mesh))  # type: ignore[misc]
 
     def examples(
         state: Any, split: str, repeat: int = 0, between: Callable[[], None] | None = None

@@ -5,11 +5,9 @@ import os
 import shutil
 import tempfile
 
-# Read when JAX starts its CPU backend. Most of the time goes into compiling small programs that run a few times:
-# without optimisation, and with XLA's older emitter of machine code, that takes a third of the time.
-os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-)
+from commands import QUICK
+
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {QUICK}"  # read when JAX starts its CPU backend
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 # A program that several tests build anew is compiled once; in the environment, so that no command they start uses the

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,8 @@ import toy_methods
 from jaxgen import catalog, trainer
 from jaxgen.checkpoint import Checkpoints
 from jaxgen.config import Experiment, MeshConfig, experiment_to_json
-from jaxgen.data import SOURCES, Images
+from jaxgen.data import SOURCES, Images, Spec
+from jaxgen.method import Method
 from jaxgen.program import abstract_state
 from jaxgen.sharding import make_mesh
 
@@ -50,6 +54,19 @@ def with_train(experiment: Experiment, **changes: Any) -> Experiment:
     return dataclasses.replace(experiment, train=dataclasses.replace(experiment.train, **changes))
 
 
+def method_of(experiment: Experiment, spec: Spec) -> Method:
+    """The experiment's method: the same functions each time, so that JAX finds again what it has traced and compiled.
+
+    Nothing is lost: a method is pure functions, whose state is what the trainer passes them.
+    """
+    return _made(experiment.method, json.dumps(spec.to_json()))
+
+
+@functools.cache
+def _made(config: Any, spec: str) -> Method:
+    return catalog.make(config, Spec.from_json(json.loads(spec)))
+
+
 def document(experiment: Experiment) -> dict[str, Any]:
     """What config.json holds."""
     spec = experiment.data.load().spec
@@ -60,7 +77,7 @@ def train(experiment: Experiment, workdir: Path, devices: int = 1, **changes: An
     """Trains in `workdir` on the first so many devices."""
     experiment = with_train(experiment, **changes)
     data = experiment.data.load()
-    method = catalog.make(experiment.method, data.spec)
+    method = method_of(experiment, data.spec)
     return trainer.train(experiment, method, data, workdir, document(experiment), jax.devices()[:devices])
 
 
@@ -68,7 +85,7 @@ def saved_state(experiment: Experiment, workdir: Path, devices: int = 1, step: i
     """The state of a checkpoint, on the first so many devices."""
     mesh = make_mesh(experiment.mesh, jax.devices()[:devices])
     spec = experiment.data.load().spec
-    method = catalog.make(experiment.method, spec)
+    method = method_of(experiment, spec)
     abstract = abstract_state(method, spec, experiment.train.batch_size, mesh, experiment.mesh)
     checkpoints = Checkpoints(workdir / "checkpoints")
     found = checkpoints.restore(abstract, step)
@@ -89,6 +106,11 @@ def leaves(state: Any) -> dict[str, np.ndarray]:
         return np.asarray(jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
 
     return {jax.tree_util.keystr(path): plain(x) for path, x in jax.tree_util.tree_leaves_with_path(state)}
+
+
+def optimised(function: Callable[..., Any]) -> Any:
+    """`jax.jit` with the compiler's optimisation, without which the suite compiles: for what computes for long."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": "1"})
 
 
 def assert_bitwise(a: Any, b: Any) -> None:

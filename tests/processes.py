@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from commands import QUICK
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -53,7 +55,7 @@ class Processes:
 
     def __init__(self, command: Sequence[object], each: Sequence[Own], folder: Path, devices: int = 1):
         shared = {
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=1",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {QUICK}",
             "JAX_PLATFORMS": "cpu",
             "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

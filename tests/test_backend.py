@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -16,54 +17,52 @@ from jaxgen import backend
 from jaxgen.config import TrainConfig
 
 PROGRAM = """
-import collections, os, sys
+import collections, json, os, sys
 import jax
 import toy_methods
 from jaxgen import cli
 toy_methods.register()
 events = collections.Counter()
 jax.monitoring.register_event_listener(lambda name, **_: events.update([name.rpartition("/")[2]]))
-assert cli.run_command(getattr(cli, sys.argv[1]), sys.argv[2:]) == 0
+for name, *args in json.loads(sys.argv[1]):
+    assert cli.run_command(getattr(cli, name), args) == 0
 print("hits", events["cache_hits"], "misses", events["cache_misses"], "flags", os.environ["XLA_FLAGS"])
 """
 
 
-def call(folder, *args, **env):
-    """A command in a process of its own: cache hits and misses, and its XLA_FLAGS."""
+def call(folder, *commands):
+    """Commands in a process of their own: cache hits and misses, and its XLA_FLAGS."""
     tests = Path(__file__).parent
     without = {k: v for k, v in os.environ.items() if k not in ("JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS")}
     path = os.pathsep.join([str(tests.parent), str(tests)])
-    env = without | {"PYTHONPATH": path, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "HOME": str(folder)} | env
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *args], cwd=folder, env=env, capture_output=True, text=True, timeout=300
-    )
+    own = {"PYTHONPATH": path, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "HOME": str(folder)}
+    args = [sys.executable, "-c", PROGRAM, json.dumps(commands)]
+    done = subprocess.run(args, cwd=folder, env=without | own, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     hits, misses, flags = re.search(r"hits (\d+) misses (\d+) flags (.*)", done.stdout).groups()
     return int(hits), int(misses), flags
 
 
 def test_a_second_start_compiles_nothing_anew(tmp_path):
-    """Training again, in another directory, and drawing samples twice; by default under the home directory."""
+    """Training again, in another directory, and drawing samples again; by default under the home directory."""
     (tmp_path / "toy.py").write_text("import toy_methods\nconfig = toy_methods.EXPERIMENTS['toy_kmeans']\n")
     train = ["train", "toy.py", "--train.steps", "4", "--train.eval-every", "0", "--train.deterministic"]
-    _, misses, flags = call(tmp_path, *train, "--workdir", "a")
+    sample = ["sample", "a", "--num", "4", "--out", "x.npz"]
+    _, misses, flags = call(tmp_path, [*train, "--workdir", "a"], sample)
     assert misses > 0 and flags.count(f"{backend.DETERMINISTIC}=true") == 1
     cache = tmp_path / ".cache" / "jaxgen" / "xla"
     before = set(cache.glob("*-cache"))
-    hits, misses, _ = call(tmp_path, *train, "--workdir", "b")
+    hits, misses, _ = call(tmp_path, [*train, "--workdir", "b"], sample)
     assert hits > 0 and misses == 0 and set(cache.glob("*-cache")) == before
-    sample = ["sample", "a", "--num", "4", "--out", "x.npz"]
-    elsewhere = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "elsewhere")}
-    assert call(tmp_path, *sample, **elsewhere)[1] > 0  # the environment's directory comes first
-    hits, misses, _ = call(tmp_path, *sample, **elsewhere)
-    assert hits > 0 and misses == 0
 
 
 def test_a_cache_that_jax_knows_of_stays():
+    """The environment's directory, which conftest.py names, comes first."""
     before = jax.config.jax_compilation_cache_dir
-    assert before and Path(before).name.startswith("jaxgen-tests-")
-    backend.prepare(TrainConfig())
-    assert jax.config.jax_compilation_cache_dir == before
+    assert before == os.environ["JAX_COMPILATION_CACHE_DIR"] and Path(before).name.startswith("jaxgen-tests-")
+    for prepare in (backend.prepare, backend.prepare_for):
+        prepare(TrainConfig())
+        assert jax.config.jax_compilation_cache_dir == before
 
 
 def test_deterministic_needs_its_flag_before_the_devices_start(monkeypatch):

@@ -42,7 +42,7 @@ def run(tmp_path_factory):
     (folder / "kmeans_ring.py").write_text(CONFIG.format(name="toy_kmeans"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert cli.run_command(cli.train, ["kmeans_ring.py", "--train.steps", "8"]) == 0
+        assert cli.run_command(cli.train, ["kmeans_ring.py", "--train.steps", "8", "--train.sample-every", "4"]) == 0
     return folder
 
 
@@ -296,7 +296,7 @@ net = UNetConfig(width=8, multipliers=(1,), attention_resolutions=(), num_groups
 config = Experiment(
     ddpm.Config(net=net, condition=("label",), sample=SampleConfig(steps=2)),
     Images("digits"),
-    TrainConfig(steps=1, batch_size=8, sample_every=0, eval_every=0),
+    TrainConfig(steps=1, batch_size=64, sample_every=0, eval_every=0),
 )
 """
 FEATURES = """

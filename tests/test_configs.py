@@ -20,7 +20,7 @@ CONFIGS = sorted(Path(__file__).parent.parent.joinpath("configs").glob("*.py"))
 # has every part of the experiment's own.
 ACCELERATOR = {
     "ddpm_cifar10": ((32, 32, 3), 10, {"width": 32, "multipliers": (1, 2), "num_blocks": 1}),
-    "ddpm_imagenet64": ((64, 64, 3), 1000, {"width": 32, "multipliers": (1, 1, 1), "num_blocks": 1}),
+    "ddpm_imagenet64": ((64, 64, 3), 1000, {"width": 32, "multipliers": (1, 1), "num_blocks": 1}),
     "glow_cifar10": ((32, 32, 3), 10, {"width": 8, "steps": 2}),
 }
 # The same of language models: the shape of a network that is small.

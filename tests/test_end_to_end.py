@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from commands import QUICK
+
 ROOT = Path(__file__).parents[1]
 
 CONFIG = """
@@ -41,9 +43,9 @@ def test_train_stop_go_on_and_sample(tmp_path):
         Image.fromarray(pixels).save(folder / f"{i}.png")
     config, workdir, out = tmp_path / "tiny.py", tmp_path / "a run", tmp_path / "x.npz"
     config.write_text(CONFIG.format(folder=folder))
-    # Hardly any optimisation, and the second process finds the first one's programs: compiling is most of the time.
+    # The second process finds the first one's programs: compiling is most of the time.
     cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    env = os.environ | cache | {"XLA_FLAGS": "--xla_backend_optimization_level=0", "PYTHONUNBUFFERED": "1"}
+    env = os.environ | cache | {"XLA_FLAGS": QUICK, "PYTHONUNBUFFERED": "1"}
 
     def start(*args) -> subprocess.Popen:
         command = [sys.executable, *map(str, args)]

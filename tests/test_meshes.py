@@ -58,11 +58,6 @@ def first_state():
     return jax.device_get({**state, "params": perturbed(state["params"])})
 
 
-def quick(mesh):
-    """The machine code need not be fast; what crosses devices and the schedule are chosen before it is made."""
-    return late(mesh) | {"xla_backend_optimization_level": "0"}
-
-
 class Run:
     """A state on a mesh and the program of its step."""
 
@@ -71,8 +66,7 @@ class Run:
         axes = MeshConfig(*shape, min_shard_size=64)
         mesh = self.mesh = make_mesh(axes, jax.devices()[: math.prod(shape)])
         method = catalog.make(config, DATA.spec)
-        with jax.set_mesh(mesh), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(program, "late", quick)
+        with jax.set_mesh(mesh):
             self.abstract = abstract_state(method, DATA.spec, SIZE, mesh, axes)
             batch = DATA.spec.batch(SIZE, method.reads)
             sharding = NamedSharding(mesh, BATCH)
@@ -245,10 +239,9 @@ def flow_on(shape):
     read = lambda step: global_batch(
         lambda rows: batch_at(DATA, seed=0, step=step, batch_size=SIZE, keys=("image",), rows=rows), SIZE, mesh
     )
-    with jax.set_mesh(mesh), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(program, "late", quick)
+    with jax.set_mesh(mesh):
         abstract = abstract_state(method, DATA.spec, SIZE, mesh, axes)
-        init = jax.jit(method.init, out_shardings=shardings_of(abstract), compiler_options=quick(mesh))
+        init = jax.jit(method.init, out_shardings=shardings_of(abstract))
         state = init(keys_of(0).init, read(0))
         step, bad = program.compile_step(method, abstract, read(0), keys_of(0).step, mesh)
         params, split = jax.device_get(state["params"]), any(not x.is_fully_replicated for x in jax.tree.leaves(state))

@@ -502,11 +502,11 @@ def test_a_damaged_newest_checkpoint_is_set_aside_and_the_run_goes_on(tmp_path):
 def test_samples_that_a_kill_has_cost_are_drawn_when_the_run_goes_on(tmp_path, step):
     """It came between the save and the end of the drawing, in the middle or at the last step."""
     run, straight = tmp_path / "run", tmp_path / "straight"
-    harness.train(KMEANS, straight, steps=8)
-    harness.train(KMEANS, run, steps=step)
+    harness.train(KMEANS, straight, steps=8, sample_every=4)
+    harness.train(KMEANS, run, steps=step, sample_every=4)
     (name,) = (path.name for path in (run / "samples").glob(f"{step:06d}.*"))
     (run / "samples" / name).unlink()
-    assert harness.train(KMEANS, run, steps=8) == (8, "done")
+    assert harness.train(KMEANS, run, steps=8, sample_every=4) == (8, "done")
     assert (run / "samples" / name).read_bytes() == (straight / "samples" / name).read_bytes()
     assert read_metrics(run / "metrics.jsonl") == read_metrics(straight / "metrics.jsonl")
 

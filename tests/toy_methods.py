@@ -258,10 +258,11 @@ TOYS = {
     "toy_lora": (LoraConfig, make_lora),
 }
 
-SHORT = TrainConfig(steps=8, batch_size=16, log_every=2, sample_every=4, save_every=4, eval_every=4, num_samples=8)
+SHORT = TrainConfig(steps=8, batch_size=16, log_every=2, sample_every=8, save_every=4, eval_every=4, num_samples=8)
+RING = Toy("ring", size=400)  # few points: they are evaluated over and over
 EXPERIMENTS = {
-    "toy_gan": Experiment(GanConfig(), Toy("ring"), SHORT),
-    "toy_kmeans": Experiment(KMeansConfig(), Toy("ring"), SHORT),
+    "toy_gan": Experiment(GanConfig(), RING, SHORT),
+    "toy_kmeans": Experiment(KMeansConfig(), RING, SHORT),
     "toy_lm": Experiment(LmConfig(), ToyTokens(), SHORT),
     "toy_lora": Experiment(LoraConfig(), ToyTokens(), SHORT),
 }

@@ -32,6 +32,7 @@ def make(config: str, scanned: bool) -> Program:
     return Program(run)
 
 
-ROWS = {config: {"config": config} for config in ("ddpm_faces", "ddpm_fashion", "classifier_fashion")}
+CONFIGS = ("ddpm_faces", "ddpm_fashion", "classifier_fashion", "ae_fashion", "vae_fashion", "glow_fashion")
+ROWS = {config: {"config": config} for config in CONFIGS}
 PROGRAMS = {"jaxgen, scanned": partial(make, scanned=True), "jaxgen, single": partial(make, scanned=False)}
 GOAL = 1 / 1.1

@@ -26,18 +26,22 @@ TINY = Experiment(
 SPEC = TINY.data.load().spec
 
 
-@pytest.fixture(scope="module")
-def circle():
+def points_on_a_circle(num):
     """Points [B, 20] of a circle of radius 2 in a plane of R²⁰, their unit tangents, and the plane [2, 20]."""
 
     @jax.jit
     def draw(key_plane, key_t):
         plane = jnp.linalg.qr(jax.random.normal(key_plane, (20, 2)))[0].T
-        t = jax.random.uniform(key_t, (50,), maxval=2 * jnp.pi)
+        t = jax.random.uniform(key_t, (num,), maxval=2 * jnp.pi)
         ring = lambda t: jnp.stack([jnp.cos(t), jnp.sin(t)], 1)
         return 2.0 * ring(t) @ plane, ring(t + jnp.pi / 2) @ plane, plane
 
     return draw(jax.random.key(0), jax.random.key(1))
+
+
+@pytest.fixture(scope="module")
+def circle():
+    return points_on_a_circle(50)
 
 
 def test_columns_of_v_are_the_tangents_of_a_circle(circle):
@@ -68,35 +72,38 @@ def test_two_dimensions_are_found_in_a_product_of_circles():
     np.testing.assert_array_equal(tangents.intrinsic_dimension(found.values, 0.8), 1)
 
 
-CIRCLE = {"code": 8, "net": AutoencoderConfig("dense", widths=(64,)), "optimizer": AdamWConfig(5e-3, warmup_steps=20)}
+CIRCLE = {
+    "code": 8,
+    "net": AutoencoderConfig("dense", widths=(64, 64), activation="tanh"),
+    "optimizer": AdamWConfig(5e-3, warmup_steps=20),
+}
 
 
+# Measured: 0.44, 0.989, 0.996.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "cfg", "low", "high"),
     [
-        (ae.make, ae.Config(**CIRCLE), 0.0, 0.5),
-        (contractive.make, contractive.Config(weight=0.1, num_probes=0, **CIRCLE), 0.95, 1.0),
-        (denoising.make, denoising.Config(amount=0.1, **CIRCLE), 0.95, 1.0),
+        (ae.make, ae.Config(**CIRCLE), 0.0, 0.7),
+        (contractive.make, contractive.Config(weight=0.3, num_probes=0, **CIRCLE), 0.97, 1.0),
+        (denoising.make, denoising.Config(amount=0.25, **CIRCLE), 0.97, 1.0),
     ],
     ids=["plain", "contractive", "denoising"],
 )
-def test_contraction_and_denoising_teach_what_a_plain_encoder_does_not_know(circle, make, cfg, low, high):
+def test_contraction_and_denoising_teach_what_a_plain_encoder_does_not_know(make, cfg, low, high):
     """The median |cos| of the first tangent and the circle's own, of pictures of 4 × 5 pixels on a circle in R²⁰.
 
     No picture leaves the circle's plane, so that nothing tells a plain encoder to be deaf across it.
     """
-    x, true, _ = circle
-    scale = 0.49 / jnp.abs(x).max()
-    image = jnp.round(255 * (0.5 + scale * x)).astype(jnp.uint8).reshape(-1, 4, 5, 1)
-    split = {"image": np.asarray(image)}
-    method = make(cfg, in_memory({"train": split}, names={}, sizes={}).spec)
+    x, true, _ = points_on_a_circle(200)
+    image = jnp.round(255 * (0.5 + 0.49 / jnp.abs(x).max() * x)).astype(jnp.uint8).reshape(-1, 4, 5, 1)
     batch = {"image": image}
+    method = make(cfg, in_memory({"train": {"image": np.asarray(image)}}).spec)
 
     @jax.jit
     def train(state):
-        return jax.lax.scan(
-            lambda state, key: method.step(state, batch, key), state, jax.random.split(jax.random.key(3), 600)
-        )
+        keys = jax.random.split(jax.random.key(3), 3000)
+        return jax.lax.scan(lambda state, key: method.step(state, batch, key), state, keys)
 
     state, _ = train(jax.jit(method.init)(jax.random.key(2), batch))
     encoder = {"params": state["params"]["params"]["encoder"]}

@@ -1,6 +1,7 @@
 """The diffusion method: what it learns, what it can be asked for, and what it refuses."""
 
 import dataclasses
+import functools
 
 import flax
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import harness
 from jaxgen.config import Experiment, TrainConfig
 from jaxgen.data import Images, Spec
 from jaxgen.diffusion import ddpm
@@ -33,6 +35,7 @@ TINY_NET = dataclasses.replace(NET, multipliers=(1,), attention_resolutions=(8,)
 TINY = Experiment(
     method=dataclasses.replace(CONFIG, net=TINY_NET), data=Images("digits"), train=TrainConfig(batch_size=8)
 )
+SMALL = dataclasses.replace(CONFIG, net=TINY_NET)
 EVERYTHING = dataclasses.replace(
     CONFIG,
     net=TINY_NET,
@@ -54,7 +57,7 @@ def black_and_white(num):
 @pytest.fixture(scope="module")
 def trained():
     """A method, its state before training and after 60 steps on one image, and the losses on the way."""
-    method = ddpm.make(CONFIG, SPEC)
+    method = ddpm.make(SMALL, SPEC)
     batch = {"image": jnp.tile(black_and_white(1)["image"], (64, 1, 1, 1))}
     first = state = jax.jit(method.init)(jax.random.key(0), batch)
     step, losses = jax.jit(method.step), []
@@ -74,25 +77,34 @@ def test_one_image_is_learned(trained):
 @pytest.mark.parametrize("prediction", ["v", "eps", "x_0"])
 def test_untrained_loss_is_the_targets_mean_square(trained, prediction):
     # 1 for ε; 1 for x_0 and v too, on images with E x_0² = 1.
-    method = ddpm.make(dataclasses.replace(CONFIG, prediction=prediction), SPEC)
+    method = ddpm.make(dataclasses.replace(SMALL, prediction=prediction), SPEC)
     batch = black_and_white(64)
-    total, weight = jax.jit(method.evaluate)(trained[1], batch, jax.random.key(1))["loss"]
+    total, weight = jax.jit(lambda *args: method.evaluate(*args)["loss"])(trained[1], batch, jax.random.key(1))
     assert total.shape == weight.shape == (64,)
     assert float(total.sum() / weight.sum()) == pytest.approx(1.0, abs=0.03)  # of 4 · 64 · 64 squares: std .011
 
 
+@functools.cache
+def sampler_of(**options):
+    """The compiled `sample` of the unconditional model with these options, made once."""
+    return jax.jit(
+        ddpm.make(dataclasses.replace(SMALL, sample=SampleConfig(steps=4, **options)), SPEC).sample, static_argnums=2
+    )
+
+
+def drawn(trained, key, num, cond=None, sampler="ddim", **options):
+    return sampler_of(sampler=sampler, **options)(trained[2], jax.random.key(key), num, cond)
+
+
 @pytest.mark.parametrize("sampler", ["ddim", "ancestral"])
 def test_samples_are_images_and_a_function_of_the_key(trained, sampler):
-    cfg = dataclasses.replace(CONFIG, sample=dataclasses.replace(CONFIG.sample, sampler=sampler))
-    built = ddpm.make(cfg, SPEC)
-    state = trained[2]
-    sample = jax.jit(built.sample, static_argnums=2)
-    a = sample(state, jax.random.key(1), 3)["image"]
-    assert a.shape == (3, 8, 8, 1) and a.dtype == jnp.uint8 and int(a.max()) <= 16
-    np.testing.assert_array_equal(a, sample(state, jax.random.key(1), 3)["image"])
-    assert (a != sample(state, jax.random.key(2), 3)["image"]).any()
+    draw = lambda key: drawn(trained, key, 2, sampler=sampler)["image"]
+    a = draw(1)
+    assert a.shape == (2, 8, 8, 1) and a.dtype == jnp.uint8 and int(a.max()) <= 16
+    np.testing.assert_array_equal(a, draw(1))
+    assert (a != draw(2)).any()
     with pytest.raises(ValueError, match="unconditional"):
-        built.sample(state, jax.random.key(1), 3, {"label": jnp.zeros(3)})
+        drawn(trained, 1, 2, {"label": jnp.zeros(2)}, sampler=sampler)
 
 
 def test_the_predictor_recovers_image_and_noise_from_a_perfect_network():
@@ -103,7 +115,7 @@ def test_the_predictor_recovers_image_and_noise_from_a_perfect_network():
     x_t = ddpm.schedules.q_sample(schedule, x_0, t, eps)
     for prediction in ("eps", "v", "x_0"):
         oracle = lambda *args, prediction=prediction: (target(prediction, schedule, x_0, t, eps), None)  # noqa: E731
-        found = predictor(oracle, prediction, schedule, {}, {})(x_t, t, jnp.zeros_like(x_t))
+        found = jax.jit(predictor(oracle, prediction, schedule, {}, {}))(x_t, t, jnp.zeros_like(x_t))
         np.testing.assert_allclose(found.x_0, x_0, atol=1e-5)
         np.testing.assert_allclose(found.eps, eps, atol=1e-5)
 
@@ -146,8 +158,8 @@ def denoiser():
         "tokens": jnp.array([[3, 4, 0, 0], [3, 4, 0, 0]]),
     }
     params = jax.jit(net.init)(jax.random.key(1), x, t, cond)
-    keys = iter(jax.random.split(jax.random.key(2), len(jax.tree.leaves(params))))
-    params = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(next(keys), p.shape), params)
+    rng = np.random.default_rng(2)
+    params = jax.tree.map(lambda p: p + 0.1 * rng.standard_normal(p.shape, np.float32), params)
     apply = jax.jit(net.apply)
     return lambda **change: np.asarray(apply(params, x, t, cond | change)[0]), params
 
@@ -221,23 +233,30 @@ def test_metrics_of_the_hybrid_loss_and_the_bound(conditional):
 
 def test_the_bound_is_its_sum_over_every_step():
     """T = 4 and a network that says nothing: each step's term of the bound by its expectation over the noise."""
-    cfg = dataclasses.replace(CONFIG, net=TINY_NET, num_timesteps=4, sample=SampleConfig(steps=4))
+    net = dataclasses.replace(TINY_NET, attention_resolutions=())
+    cfg = dataclasses.replace(CONFIG, net=net, num_timesteps=4, sample=SampleConfig(steps=4))
     method, batch = ddpm.make(cfg, SPEC), black_and_white(32)
     state = jax.jit(method.init)(jax.random.key(0), batch)
     keys = jax.random.split(jax.random.key(1), 200)
-    found = jax.jit(lambda keys: jax.lax.map(lambda key: method.evaluate(state, batch, key), keys))(keys)
+    found = harness.optimised(lambda keys: jax.lax.map(lambda key: method.evaluate(state, batch, key), keys))(keys)
     schedule, x_0 = ddpm.schedules.cosine_schedule(4), ddpm.to_unit(batch["image"], 17)
     total, error = {}, 0.0
-    for t in range(1, 5):
+
+    @jax.jit
+    def at(t):
         times = jnp.full((32 * 200,), t)
         x = jnp.tile(x_0, (200, 1, 1, 1))
         eps = jax.random.normal(jax.random.key(2), x.shape)
         x_t = ddpm.schedules.q_sample(schedule, x, times, eps)
         x_0_hat, eps_hat = read("v", schedule, x_t, times, jnp.zeros_like(x_t))
         guess = ddpm.Denoised(jnp.clip(x_0_hat, -1, 1), eps_hat)
-        term = float(ddpm.bound.step_terms(schedule, x, x_t, times, guess, "posterior", 17).mean())
+        terms = ddpm.bound.step_terms(schedule, x, x_t, times, guess, "posterior", 17)
+        return terms.mean(), jnp.square(target("v", schedule, x, times, eps)).mean()
+
+    for t in range(1, 5):
+        term, square = map(float, at(t))
         total["reconstruction" if t == 1 else "diffusion"] = total.get("diffusion", 0.0) + term
-        error += float(jnp.square(target("v", schedule, x, times, eps)).mean()) / 4
+        error += square / 4
     total["prior"] = float(ddpm.bound.prior_term(schedule, x_0).mean())
     for name, expected in (*total.items(), ("bound", sum(total.values()))):
         assert float(found[f"bits_per_dim/{name}"][0].mean()) == pytest.approx(expected, rel=0.01), name
@@ -250,7 +269,7 @@ def test_self_conditioning_shows_the_guess_before(conditional):
     label = jnp.array([0, 1])
     plain = dataclasses.replace(EVERYTHING, self_condition=False)
     with pytest.raises(flax.errors.ScopeParamShapeError):  # the network that sees no guess has a smaller input
-        ddpm.make(plain, SPEC).sample(state, jax.random.key(0), 2, {"label": label})
+        jax.eval_shape(lambda: ddpm.make(plain, SPEC).sample(state, jax.random.key(0), 2, {"label": label}))
     kernel = state["ema"]["params"]["unet"]["conv_in"]["kernel"]
     assert kernel.shape[2] == 2 and np.abs(kernel[:, :, 1]).max() > 0.01
     deaf = jax.tree.map(lambda x: x, state)
@@ -266,22 +285,19 @@ def test_the_bound_teaches_the_variance_alone():
     label = jnp.arange(4) % 2
     batch = {"image": jnp.broadcast_to(8 * label[:, None, None, None], (4, 8, 8, 1)).astype(jnp.uint8), "label": label}
     kernels = []
+    plain = dataclasses.replace(OPTIMIZER, warmup_steps=0, learning_rate=1.0, grad_clip=1e9, b1=0.0, b2=0.0)
+    net = dataclasses.replace(TINY_NET, attention_resolutions=())
+    config = dataclasses.replace(EVERYTHING, optimizer=plain, net=net)
+    first = jax.jit(ddpm.make(config, SPEC).init)(jax.random.key(0), batch)
     for weight in (0.0, 100.0):
-        plain = dataclasses.replace(OPTIMIZER, warmup_steps=0, learning_rate=1.0, grad_clip=1e9, b1=0.0, b2=0.0)
-        method = ddpm.make(dataclasses.replace(EVERYTHING, bound_weight=weight, optimizer=plain), SPEC)
-        state = jax.jit(method.init)(jax.random.key(0), batch)
-        state, _ = jax.jit(method.step)(state, batch, jax.random.key(1))
+        method = ddpm.make(dataclasses.replace(config, bound_weight=weight), SPEC)
+        state, _ = jax.jit(method.step)(first, batch, jax.random.key(1))
         moments = [
             s for s in jax.tree.leaves(state["opt_state"], is_leaf=lambda s: hasattr(s, "mu")) if hasattr(s, "mu")
         ]
         kernels.append(np.asarray(moments[0].mu["params"]["unet"]["conv_out"]["kernel"]))  # the gradient: b1 = 0
     np.testing.assert_allclose(kernels[1][..., 0], kernels[0][..., 0], rtol=1e-4, atol=1e-6)
     assert not kernels[0][..., 1].any() and np.abs(kernels[1][..., 1]).max() > 1e-3
-
-
-def drawn(trained, key, num, cond=None, **options):
-    method = ddpm.make(dataclasses.replace(CONFIG, sample=SampleConfig(steps=4, **options)), SPEC)
-    return jax.jit(method.sample, static_argnums=2)(trained[2], jax.random.key(key), num, cond)
 
 
 def test_frames_go_from_noise_to_the_image(trained):

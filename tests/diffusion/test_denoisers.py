@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import harness
 from closed_forms import gaussian, pair
 from jaxgen.diffusion import denoisers, samplers
 from jaxgen.diffusion.schedules import cosine_schedule, linear_schedule
@@ -27,7 +28,8 @@ def test_every_sampler_ends_on_the_known_pixels_exactly(sampler):
     known = jax.random.uniform(jax.random.key(0), (3, 4, 4, 2), minval=-1.0)
     mask = jax.random.bernoulli(jax.random.key(1), 0.5, (3, 4, 4, 1)).astype(jnp.float32)
     predict = denoisers.inpaint(gaussian(schedule, 0.0, 0.5), schedule, known, mask)
-    x = sampler(predict, schedule, jax.random.normal(jax.random.key(2), known.shape), jax.random.key(3), 7)
+    run = jax.jit(lambda x, key: sampler(predict, schedule, x, key, 7))
+    x = run(jax.random.normal(jax.random.key(2), known.shape), jax.random.key(3))
     drawn = np.broadcast_to(mask > 0, known.shape)
     np.testing.assert_array_equal(x[~drawn], known[~drawn])
     assert (x[drawn] != known[drawn]).all()
@@ -52,7 +54,8 @@ def test_the_known_regions_states_are_an_encoding_of_it(resample):
     shape = num, 1, 1, 1
     predict = denoisers.inpaint(gaussian(schedule, 0.0, 1.0), schedule, jnp.full(shape, known), jnp.zeros(shape))
     x_T = jax.random.normal(jax.random.key(0), shape)
-    path = np.asarray(samplers.ancestral(predict, schedule, x_T, jax.random.key(1), 5, path=True, resample=resample))
+    run = lambda x, key: samplers.ancestral(predict, schedule, x, key, 5, path=True, resample=resample)
+    path = np.asarray(harness.optimised(run)(x_T, jax.random.key(1)))
     path, times = path.reshape(6, num), samplers.time_steps(T, 5)
     for i in range(1, 5):
         t, s = times[i], times[i + 1]
@@ -70,7 +73,8 @@ def inpainted(num, steps, **options):
     known, mask = jnp.full((num, 1, 2, 1), 1.5), jnp.zeros((num, 1, 2, 1)).at[:, :, 1].set(1.0)
     predict = denoisers.inpaint(pair(schedule, 0.9), schedule, known, mask)
     x_T = jax.random.normal(jax.random.key(0), known.shape)
-    x = np.asarray(samplers.ancestral(predict, schedule, x_T, jax.random.key(1), steps, **options))
+    run = harness.optimised(lambda x, key: samplers.ancestral(predict, schedule, x, key, steps, **options))
+    x = np.asarray(run(x_T, jax.random.key(1)))
     return x[:, 0, 1, 0].mean(), x[:, 0, 1, 0].std()
 
 
@@ -109,5 +113,5 @@ def test_guided_sampling_of_gaussians_moves_their_mean_at_one_call_a_step():
     np.testing.assert_allclose(found.eps, right.eps, atol=1e-5)
     np.testing.assert_array_equal(found.variance_mix[:, 0, 0, 0], 2 * jnp.arange(4.0))  # the conditional rows'
     assert calls == [(8, 2, 2, 1)]
-    drawn = [samplers.ddim(f, schedule, x_t, jax.random.key(1), 10) for f in (predict, expected)]
-    np.testing.assert_allclose(drawn[0], drawn[1], atol=1e-4)
+    draw = lambda f: samplers.ddim(f, schedule, x_t, jax.random.key(1), 10)
+    np.testing.assert_allclose(*jax.jit(lambda: (draw(predict), draw(expected)))(), atol=1e-4)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import spatial, stats
 
+import harness
 from closed_forms import gaussian, mixture
 from jaxgen.diffusion import samplers
 from jaxgen.diffusion.drawing import slerp
@@ -24,7 +25,7 @@ EVERY = pytest.mark.parametrize("sampler", samplers.SAMPLERS.values(), ids=sampl
 def draw(sampler, schedule, mean=0.0, std=1.0, num=20_000, steps=T, **options):
     key_x, key = jax.random.split(jax.random.key(0))
     x_T = jax.random.normal(key_x, (num, 1, 1, 1))
-    run = jax.jit(lambda x, key: sampler(gaussian(schedule, mean, std), schedule, x, key, steps, **options))
+    run = harness.optimised(lambda x, key: sampler(gaussian(schedule, mean, std), schedule, x, key, steps, **options))
     return np.asarray(x_T).ravel(), np.asarray(run(x_T, key)).ravel()
 
 
@@ -132,7 +133,8 @@ def test_every_state_is_that_of_diffusers(name, steps, monkeypatch):
     predict = mixture(schedule, [0.3, 0.5, 0.2], [-1.0, 0.2, 0.9], [0.1, 0.3, 0.2])
     monkeypatch.setattr(jax.random, "split", lambda key, num: jnp.arange(num))  # the key of a step is its number
     monkeypatch.setattr(jax.random, "normal", lambda key, shape, dtype: jnp.asarray(noise, dtype)[key])
-    path = sampler(predict, schedule, jnp.asarray(x_T, jnp.float32), None, steps, path=True, **options)
+    run = jax.jit(lambda x: sampler(predict, schedule, x, None, steps, path=True, **options))
+    path = run(jnp.asarray(x_T, jnp.float32))
     assert path.shape == (steps + 1, 4, 2, 2, 1)
     np.testing.assert_allclose(path, expected, rtol=0, atol=1e-5)
 
@@ -163,7 +165,10 @@ def test_the_order_of_convergence_on_the_probability_flow_of_a_mixture(name, ord
 
     predict = mixture(schedule, weights[:, 0], means[:, 0], stds[:, 0])
     start, steps = jnp.asarray(x_T, jnp.float32)[:, None, None, None], np.array([20, 40, 80, 160])
-    ends = [samplers.SAMPLERS[name](predict, schedule, start, jax.random.key(0), num) for num in steps.tolist()]
+    run = jax.jit(
+        lambda x, num: samplers.SAMPLERS[name](predict, schedule, x, jax.random.key(0), num), static_argnums=1
+    )
+    ends = [run(start, num) for num in steps.tolist()]
     errors = [np.sqrt(np.mean((np.asarray(x_0).ravel() - low) ** 2)) for x_0 in ends]
     slope = np.polyfit(np.log(steps), np.log(errors), 1)[0]
     assert slope == pytest.approx(-order, abs=0.1)
@@ -183,10 +188,8 @@ def test_a_learned_variance_lies_between_the_two_fixed_ones(mix, variance):
     schedule, x_T = linear_schedule(T), jax.random.normal(jax.random.key(0), (50, 1, 1, 1))
     perfect = gaussian(schedule, 0.3, 0.5)
     predict = lambda x, t, before: perfect(x, t, before)._replace(variance_mix=jnp.full_like(x, mix))
-    learned, fixed = (
-        samplers.ancestral(predict, schedule, x_T, jax.random.key(1), 10, variance=name, path=True)
-        for name in ("learned", variance)
-    )
+    run = lambda x, key, name: samplers.ancestral(predict, schedule, x, key, 10, variance=name, path=True)
+    learned, fixed = (jax.jit(run, static_argnums=2)(x_T, jax.random.key(1), name) for name in ("learned", variance))
     np.testing.assert_allclose(learned, fixed, atol=1e-5)
     with pytest.raises(ValueError, match="predicts its variance"):
         samplers.ancestral(perfect, schedule, x_T, jax.random.key(2), 10, variance="learned")
@@ -226,10 +229,12 @@ def test_the_path_ends_where_the_sampler_does_and_any_number_of_steps_compiles_o
     x_T, counts = jax.random.normal(jax.random.key(0), (5, 1, 1, 1)), []
     for steps in (3, 40):
         traced.clear()
-        path = sampler(predict, schedule, x_T, jax.random.key(1), steps, path=True)
+        run = lambda x, key, path, steps=steps: sampler(predict, schedule, x, key, steps, path=path)
+        run = jax.jit(run, static_argnums=2)
+        path = run(x_T, jax.random.key(1), True)
         counts.append(len(traced))
         assert path.shape == (steps + 1, 5, 1, 1, 1)
-        np.testing.assert_array_equal(path[-1], sampler(predict, schedule, x_T, jax.random.key(1), steps))
+        np.testing.assert_array_equal(path[-1], run(x_T, jax.random.key(1), False))
     assert counts[0] == counts[1] <= 2
 
 
@@ -258,7 +263,7 @@ def test_options_that_cannot_be_followed_are_refused(sampler, options, message):
 def test_slerp_is_scipys_on_the_sphere_and_interpolates_norms():
     a, b = 3 * jax.random.normal(jax.random.key(0), (2, 2, 3, 1)), jax.random.normal(jax.random.key(1), (2, 2, 3, 1))
     weights = jnp.linspace(0.0, 1.0, 5)
-    mixed = np.asarray(slerp(a, b, weights))
+    mixed = np.asarray(jax.jit(slerp)(a, b, weights))
     assert mixed.shape == (5, 2, 2, 3, 1)
     for i in range(2):
         u, v = (np.asarray(x[i], np.float64).ravel() for x in (a, b))
@@ -270,5 +275,5 @@ def test_slerp_is_scipys_on_the_sphere_and_interpolates_norms():
 def test_slerp_of_almost_equal_noises_is_a_straight_line():
     a = jax.random.normal(jax.random.key(0), (2, 4, 4, 1))
     for b in (a, a + 1e-5, 2 * a):
-        mixed = slerp(a, b, jnp.array([0.0, 0.25, 1.0]))
+        mixed = jax.jit(slerp)(a, b, jnp.array([0.0, 0.25, 1.0]))
         np.testing.assert_allclose(mixed, jnp.stack([a, 0.75 * a + 0.25 * b, b]), atol=1e-5)

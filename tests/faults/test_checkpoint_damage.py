@@ -136,6 +136,14 @@ def test_damaged_metrics_cost_a_checkpoint_its_place_as_the_best_alone(broken):
     assert not (broken / "set_aside").exists()
 
 
+def test_damaged_times_cost_nothing(run, broken):
+    """Orbax would not open the directory: it reads when a checkpoint was made, which nothing here goes by."""
+    file = broken / "checkpoints" / "8" / "_CHECKPOINT_METADATA"
+    for text in ('{"commit_timestamp_nsecs": 1e40}', '{"commit": 1, "custom_metadata": {"a": 1}}', "[]", "{"):
+        file.write_text(text)
+        harness.assert_bitwise(harness.saved_state(KMEANS, broken), harness.saved_state(KMEANS, run, step=8))
+
+
 def test_checkpoints_of_earlier_versions_are_read(run, broken):
     """They have the metrics once, and a checksum of the info alone."""
     (file,) = files(broken / "checkpoints" / "8")["info/metadata"]

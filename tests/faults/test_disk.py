@@ -123,16 +123,17 @@ def test_however_little_room_is_left_the_run_ends_clearly_and_goes_on(disk, tmp_
     assert len(failed) >= 3, failed
 
 
-def test_the_command_says_which_file_and_what_to_do(tmp_path):
+def test_the_command_says_which_file_and_what_to_do(tmp_path, capsys):
     config, run = commands.write_config(tmp_path, steps=30), tmp_path / "run"
     small = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2500, resource.RLIM_INFINITY))
-    start = lambda **options: commands.start("train.py", config, "--workdir", run, cache=tmp_path / "cache", **options)
-    text = commands.finish(start(preexec_fn=small), code=2)
+    process = commands.start("train.py", config, "--workdir", run, cache=tmp_path / "cache", preexec_fn=small)
+    text = commands.finish(process, code=2)
     assert re.search(rf"error: {run}/\S+: File too large; make room there: nothing that was saved is harmed", text), (
         text
     )
     assert "Traceback" not in text
-    assert "done, 30 steps" in commands.finish(start())
+    assert cli.run_command(cli.train, [str(config), "--workdir", str(run)]) == 0
+    assert "done, 30 steps" in capsys.readouterr().out
     steps = [line["step"] for line in read_metrics(run / "metrics.jsonl") if "eval/loss" not in line]
     assert steps == list(range(1, 31))
 
@@ -142,21 +143,26 @@ def obey_modes() -> None:
     ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)
 
 
+TRAIN_IN_EACH = """
+import sys
+from jaxgen import cli
+print("exit codes", [cli.run_command(cli.train, [sys.argv[1], "--workdir", place]) for place in sys.argv[2:]])
+"""
+
+
 def test_a_read_only_place_is_refused_before_anything_is_done(tmp_path):
     config, place = commands.write_config(tmp_path, steps=4), tmp_path / "place"
-    start = lambda name, **options: commands.start(
-        "train.py", config, "--workdir", place / name, cache=tmp_path / "cache", **options
-    )
-    commands.finish(start("old"))
+    assert cli.run_command(cli.train, [str(config), "--workdir", str(place / "old")]) == 0
     before = contents(place)
     paths = [place, *place.rglob("*")]
     for path in paths:
         path.chmod(0o555 if path.is_dir() else 0o444)
     try:
-        for name, named in (("new", "new"), ("old", "old/.lock")):
-            text = commands.finish(start(name, preexec_fn=obey_modes), code=2)
+        args = "-c", TRAIN_IN_EACH, config, place / "new", place / "old"
+        text = commands.finish(commands.start(*args, cache=tmp_path / "cache", preexec_fn=obey_modes))
+        for named in ("new", "old/.lock"):
             assert f"error: {place / named}: Permission denied; choose a place that this user may" in text, text
-            assert "compiling" not in text and "Traceback" not in text
+        assert "exit codes [2, 2]" in text and "compiling" not in text and "Traceback" not in text
     finally:
         for path in paths:
             path.chmod(0o755)

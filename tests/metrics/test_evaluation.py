@@ -1,5 +1,7 @@
 """The report's own arithmetic, and the measures on real images of the bundled sets."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -106,9 +108,17 @@ def test_without_a_network_of_its_own_a_data_set_has_the_measures_of_pixels():
     assert set(values) == {f"{name}/n=50" for name in names}
 
 
+@functools.cache
+def reference_of(name):
+    """A bundled set's reference of 3000 training images, which suffice, made once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "REFERENCE", 3000)
+        return evaluation.make_reference(Images(name).load(), "test", name)
+
+
 @pytest.mark.parametrize("name", ["faces", "fashion", "emoji"])
 def test_real_images_are_near_and_the_baseline_is_far(name):
-    reference = evaluation.make_reference(Images(name).load(), "test", name)
+    reference = reference_of(name)
     images = reference.test[:200]
     values = evaluation.measure(images, reference)
     baseline = evaluation.measure(evaluation.pixel_gaussian(reference.train[:2000], 256, 200), reference)
@@ -121,7 +131,7 @@ def test_real_images_are_near_and_the_baseline_is_far(name):
 
 def test_what_was_asked_for_is_counted_value_by_value():
     data = Images("faces").load()
-    reference = evaluation.make_reference(data, "test", "faces")
+    reference = reference_of("faces")
     image = data.read("train", np.arange(300), ("image",))["image"]
     wanted = evaluation.labels_by_name(data, "faces", np.arange(300))
     table = evaluation.asked(wanted, image, reference.judge)
