@@ -177,12 +177,14 @@ class Attention(nn.Module):
             q, k = rotated(q, *context.angles), rotated(k, *context.angles)
         if slot is None:
             out = attention(q, k, v, causal=cfg.causal, segment=context.segment, window=cfg.window)
-            cached: tuple[jax.Array, ...] = k, v
+            cached = k, v
         else:
-            cached = tuple(
-                jax.lax.dynamic_update_slice_in_dim(old, new.swapaxes(1, 2).astype(old.dtype), slot.place, 2)
-                for old, new in ((slot.k, k), (slot.v, v))
-            )
+
+            def put(old: jax.Array, new: jax.Array) -> jax.Array:
+                new = new.swapaxes(1, 2).astype(old.dtype)
+                return jax.lax.dynamic_update_slice_in_dim(old, new, slot.place, 2)
+
+            cached = put(slot.k, k), put(slot.v, v)
             out = attend_cached(q[:, 0], *cached, slot.visible)[:, None]
         out = out.reshape(*x.shape[:2], -1)
         return to_residual(cfg, "out")(out), cached
