@@ -119,12 +119,14 @@ def _llama_config(tree: Mapping[str, Any]) -> TransformerConfig:
         raise ValueError("config.json asks for a sliding window in some layers alone, which this network does not have")
     if tree.get("attention_bias"):
         raise ValueError("config.json asks for attention_bias, of the output too, which this network does not have")
+    usual = tree["hidden_size"] // tree["num_attention_heads"]
+    head_size = tree.get("head_dim") or usual
     return TransformerConfig(
         num_layers=tree["num_hidden_layers"],
         width=tree["hidden_size"],
         num_heads=tree["num_attention_heads"],
         num_kv_heads=tree.get("num_key_value_heads"),
-        head_size=tree.get("head_dim"),
+        head_size=None if head_size == usual else head_size,
         hidden=tree["intermediate_size"],
         context=tree.get("max_position_embeddings", 2048),
         positions="rotary",

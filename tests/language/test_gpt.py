@@ -35,11 +35,11 @@ def data():
 
 @pytest.fixture(scope="module")
 def trained(data):
-    """The state after 150 steps, and the losses on the way."""
+    """The state after 250 steps, and the losses on the way."""
     method = gpt.make(CONFIG, data.spec)
     read = lambda step: batch_at(data, seed=0, step=step, batch_size=16, keys=method.reads)
     state, step, losses = jax.jit(method.init)(jax.random.key(0), read(0)), jax.jit(method.step), []
-    for i in range(150):
+    for i in range(250):
         state, metrics = step(state, read(i), jax.random.key(i))
         losses.append(float(metrics["loss"]))
     return state, losses
@@ -92,11 +92,11 @@ def test_it_learns_the_texts(data, trained):
     found = totals(data, trained[0]["params"], "validation")
     nats_a_text = found["loss"][0] / 160
     assert math.log(96) - 0.1 < nats_a_text < math.log(96) + 1.5
-    method = gpt.make(CONFIG, data.spec)
+    method = gpt.make(dataclasses.replace(CONFIG, sample=SampleConfig(length=20)), data.spec)  # the longest has 17
     draw = jax.jit(method.sample, static_argnums=2)
     decode = Tokenizer(data.spec.tokenizer).decode
     texts = [decode(row) for row in np.asarray(draw(trained[0], jax.random.key(1), 32)["tokens"])]
-    assert np.mean([text in set(TEXTS) for text in texts]) > 0.6
+    assert np.mean([text in set(TEXTS) for text in texts]) > 0.7
     prompt = np.array([[-1, 256, *b"bob l"], [256, *b"cy see"]], np.int32)
     texts = [decode(row) for row in np.asarray(draw(trained[0], jax.random.key(1), 2, {"prompt": prompt})["tokens"])]
     assert texts[0].startswith("bob likes ") and texts[1].startswith("cy sees ")
