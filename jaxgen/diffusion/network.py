@@ -96,7 +96,9 @@ def drop(cond: Cond, uniform: jax.Array, share: Mapping[str, jax.Array], rate: f
         keep = keep.reshape(-1, *[1] * (value.ndim - 1))
         if key in share:
             keep = keep & (share[key][:, 1:] < share[key][:, :1])
-        shown[key] = jnp.where(keep, value, OPEN[key])
+        shown[key] = value = jnp.where(keep, value, OPEN[key])
+        if key == "tokens":  # the words that are left close up, as a user's do
+            shown[key] = jnp.take_along_axis(value, jnp.argsort(value == OPEN[key], axis=1), 1)
     return shown
 
 

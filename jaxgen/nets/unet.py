@@ -39,9 +39,6 @@ class UNetConfig:
     """Channels at full resolution."""
     multipliers: tuple[int, ...] = (1, 2, 2)
     """Channels of each level as multiples of `width`; every level after the first halves the resolution."""
-    patch_size: int = 1
-    """Blocks of as many pixels in height and width enter and leave as one pixel: the full resolution is then the
-    image's by `patch_size`, and the cost falls with its square (Hoogeboom et al. 2023, arXiv 2301.11093, 3.3)."""
     num_blocks: int = 1
     """Residual blocks a level, on the way down and again on the way up."""
     attention_resolutions: tuple[int, ...] = (7, 8)
@@ -59,6 +56,9 @@ class UNetConfig:
     layout: Layout = "light"
     """`light` pools and repeats, with a skip from each block to its mirror; `full` (Ho et al.) changes resolution by
     convolutions, skips every stage of the way down, and has one block more a level on the way up."""
+    patch_size: int = 1
+    """Blocks of as many pixels in height and width enter and leave as one pixel: the full resolution is then the
+    image's by `patch_size`, and the cost falls with its square (Hoogeboom et al. 2023, arXiv 2301.11093, 3.3)."""
     dropout: float = 0.0
     """Probability that a block's inner activation is dropped in training."""
     dtype: Literal["float32", "bfloat16"] = "float32"

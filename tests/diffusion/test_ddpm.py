@@ -135,8 +135,12 @@ def test_conditions_are_dropped_whole_and_in_part():
     uniform, share = jax.random.uniform(keys[0], (num, 3)), jax.random.uniform(keys[1], (num, 4))
     expected = 0.25 * np.eye(4)[0] + 0.75 / 4  # dropped whole, or a uniform share of three: 0, 1, 2 and 3 equally often
     for key in ("attribute", "tokens"):
-        shown = np.asarray(drop({key: jnp.ones((num, 3), jnp.int32)}, uniform, {key: share}, 0.25)[key])
+        asked = jnp.broadcast_to(jnp.arange(1, 4), (num, 3))
+        shown = np.asarray(drop({key: asked}, uniform, {key: share}, 0.25)[key])
         np.testing.assert_allclose(np.bincount((shown > 0).sum(1), minlength=4) / num, expected, atol=0.015)
+        if key == "tokens":  # words keep their order and leave no gaps
+            text = {tuple(row) for row in shown}
+            assert text == {(0, 0, 0), (1, 0, 0), (2, 0, 0), (3, 0, 0), (1, 2, 0), (1, 3, 0), (2, 3, 0), (1, 2, 3)}
     cond = {"label": jnp.ones(num, jnp.int32), "user": jnp.ones(num, jnp.int32)}
     shown = drop(cond, uniform, {}, 0.25)
     label, user = np.asarray(shown["label"]) > 0, np.asarray(shown["user"]) > 0
