@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import signal
 import time
@@ -14,6 +15,7 @@ import toy_methods
 from jaxgen import cli, trainer, watch
 from jaxgen.checkpoint import Checkpoints
 from jaxgen.config import Rule
+from jaxgen.data import Toy
 from jaxgen.report.log import read_metrics
 
 toy_methods.register()
@@ -83,6 +85,7 @@ class Killed(Exception):
 def test_amid_a_long_evaluation_the_state_is_saved_before_a_kill(tmp_path, monkeypatch):
     """The second batch meets the signal, the third is after the patience, the fourth meets the kill."""
     experiment = harness.with_train(toy_methods.EXPERIMENTS["toy_kmeans"], save_every=100)
+    experiment = dataclasses.replace(experiment, data=Toy("ring", size=2000))  # 100 points, in batches of 16
     make_evaluate, batches = trainer.make_evaluate, []
 
     def watched(*args):
