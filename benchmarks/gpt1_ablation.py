@@ -37,9 +37,14 @@ def main() -> None:
     asked = parser.parse_args()
 
     def with_steps(config, steps):
-        return config if steps is None else dataclasses.replace(
-            config, train=dataclasses.replace(config.train, steps=steps)
-        )  # fmt: skip
+        if steps is None:
+            return config
+        optimizer = dataclasses.replace(config.method.optimizer, decay_steps=steps)
+        return dataclasses.replace(
+            config,
+            method=dataclasses.replace(config.method, optimizer=optimizer),
+            train=dataclasses.replace(config.train, steps=steps),
+        )
 
     base = with_steps(load_config(CONFIGS / "gpt_speeches.py"), asked.pretrain_steps)
     started = {}
@@ -64,7 +69,7 @@ def main() -> None:
         table[row] = found
     print(f"test accuracy in %, mean of {asked.seeds} seeds and their standard deviation")
     for row, found in table.items():
-        print(f"{row:36} {np.mean(found):6.2f} ± {np.std(found):.2f}")
+        print(f"{row:36} {np.mean(found):6.2f} ± {np.std(found, ddof=1):.2f}")
 
 
 if __name__ == "__main__":

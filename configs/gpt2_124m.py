@@ -2,9 +2,9 @@
 
 Data: .jsonl or .txt files of web text in data/openwebtext, GPT-2's vocab.json and merges.txt in data/gpt2
 Run: python train.py configs/gpt2_124m.py --workdir runs/gpt2_124m
-Expect: nanoGPT's README reports a loss of about 2.85 nats a token on OpenWebText with these options. Not run here: it
-needs accelerators. The batch of 512 rows, half a million tokens, splits over any divisor of it; --method.accumulate
-takes it in parts where memory is short.
+Expect: nanoGPT's README reports a loss of about 2.85 nats a token on OpenWebText with nearly these options (480 rows a
+step, a least rate of a tenth). Not run here: it needs accelerators. The batch of 512 rows, half a million tokens,
+splits over any divisor of it; --method.accumulate takes it in parts where memory is short.
 """
 
 from jaxgen.config import Experiment, MeshConfig, TrainConfig

@@ -1,4 +1,4 @@
-"""A small GPT on 210 State of the Union addresses: 3.7 million parameters, 2.4 million tokens of a BPE of its own.
+"""A small GPT on 200 State of the Union addresses: 3.7 million parameters, 2.4 million tokens of a BPE of its own.
 
 Run: python train.py configs/gpt_speeches.py --workdir runs/gpt_speeches
 Time and figures: not measured yet; meant for an hour on two CPU cores. eval/bits_per_byte is of held-out addresses.

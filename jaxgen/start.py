@@ -28,8 +28,8 @@ def restore_sources(config: Experiment, method: Method, spec: Spec, abstract: An
 
     Raises:
       FileNotFoundError: a named directory holds no run.
-      ValueError: the method takes no such name, the run has no checkpoint or no such subtree, or its arrays do not fit
-        (each is named with both shapes and dtypes).
+      ValueError: the method takes no such name, the run's text has another tokenizer, the run has no checkpoint or no
+        such subtree, or its arrays do not fit (each is named with both shapes and dtypes).
     """
 
     def shardings(tree: Any) -> Any:
@@ -40,7 +40,9 @@ def restore_sources(config: Experiment, method: Method, spec: Spec, abstract: An
         if name not in method.starts_from:
             raise ValueError(f"this method starts from no {name!r}{closest(name, method.starts_from)}")
         run, subtree = runs.source(text)
-        runs.read_config(run)
+        other = runs.read_config(run).get("spec", {}).get("tokenizer", "")
+        if spec.tokenizer and other and other != spec.tokenizer:
+            raise ValueError(f"{run} has another tokenizer than this data: give --data.tokenizer run:{run}")
         checkpoints = Checkpoints(run / runs.CHECKPOINTS)
         found = checkpoints.restore_subtree(subtree, shardings)
         checkpoints.close()

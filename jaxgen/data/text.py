@@ -51,7 +51,8 @@ class Text:
     field: str = "text"
     """Field of a .jsonl's objects that holds the text."""
     label: str = ""
-    """Field that holds the class; `sentiment` for reviews, which leaves out the neutral ones; empty for none."""
+    """Field that holds the class; `sentiment` for reviews, which leaves out the neutral ones; empty for none. Documents
+    longer than a row are cut then."""
     validation: float = 0.05
     """Training documents that become the validation split, where there is none: a fraction below 1, or a number. Of a
     single document, the last part of its text."""
@@ -94,7 +95,7 @@ class Text:
             root.mkdir(parents=True, exist_ok=True)
             temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=root))
             try:
-                _write(temporary, self._split, kept or self._learned())
+                _write(temporary, self._split, kept or self._learned(), bool(self.label))
                 with contextlib.suppress(OSError):  # another process was faster
                     os.rename(temporary, root / name)
             finally:
@@ -146,10 +147,10 @@ class Text:
                 yield document._replace(split="validation") if i in held else document
 
 
-def _write(folder: Path, documents: Any, chosen: Tokenizer) -> None:
+def _write(folder: Path, documents: Any, chosen: Tokenizer, labelled: bool) -> None:
     """Tokenises the documents into `folder`: SPLIT.tokens and SPLIT.npz (offsets, labels), and tokenizer.json."""
     dtype = np.dtype("<u2" if chosen.size <= 2**16 else "<u4")
-    names = sorted({document.label for document in documents()} - {""})
+    names = sorted({document.label for document in documents()} - {""}) if labelled else []
     lengths: dict[str, list[int]] = {split: [] for split in SPLITS}
     labels: dict[str, list[int]] = {split: [] for split in SPLITS}
     with contextlib.ExitStack() as stack:

@@ -35,7 +35,7 @@ class Model(NamedTuple):
     params: Any
 
 
-class Slot(NamedTuple):
+class Stored(NamedTuple):
     """A tensor of a checkpoint.
 
     Attributes:
@@ -58,7 +58,7 @@ def _shapes(config: TransformerConfig, num_tokens: int) -> dict[str, tuple[int, 
     return {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def _slots(family: Family, config: TransformerConfig, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Slot]:
+def _slots(family: Family, config: TransformerConfig, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Stored]:
     for name, place in family.places(config).items():
         stacked = "{}" in name
         own = [shapes[path][1:] if stacked else shapes[path] for path in place.paths]
@@ -66,7 +66,7 @@ def _slots(family: Family, config: TransformerConfig, shapes: Mapping[str, tuple
         parts = tuple((path, s[-1]) for path, s in zip(place.paths, own, strict=True))
         for layer in range(config.num_layers) if stacked else (None,):
             stored = shape[::-1] if place.transposed else shape
-            yield Slot(name.format(layer), stored, parts, layer, place.transposed)
+            yield Stored(name.format(layer), stored, parts, layer, place.transposed)
 
 
 def read_config(folder: Path) -> tuple[Family, dict[str, Any]]:
@@ -129,8 +129,7 @@ def _check(folder: Path, tensors: Tensors, asked: Mapping[str, tuple[int, ...]],
         if found[name] != asked[name]:
             lines.append(f"{name}: {found[name]} in the file, {asked[name]} by config.json")
     if lines:
-        more = f"\n  … and {len(lines) - 20} more" if len(lines) > 20 else ""
-        raise ValueError(f"{folder} does not fit its config.json:\n  " + "\n  ".join(sorted(lines)[:20]) + more)
+        raise ValueError(f"{folder} does not fit its config.json:\n  " + "\n  ".join(sorted(lines)))
 
 
 def _nested(leaves: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -148,6 +147,7 @@ def family_of(config: TransformerConfig) -> Family:
       ValueError: it is neither GPT-2's nor Llama's.
     """
     names = ("positions", "norm", "activation", "bias", "causal", "post_norm")
+    others = ("num_kv_heads", "head_size", "window", "qkv_bias")
     shape = tuple(getattr(config, name) for name in names)
     plain = config.head_dim * config.num_heads == config.width and config.kv_heads == config.num_heads
     if shape == ("learned", "layer", "gelu", True, True, False) and plain:
@@ -157,7 +157,7 @@ def family_of(config: TransformerConfig) -> Family:
         return LLAMA
     raise ValueError(
         "neither GPT-2 nor Llama has such a network: "
-        + ", ".join(f"net.{name}={value}" for name, value in zip(names, shape, strict=True))
+        + ", ".join(f"net.{name}={getattr(config, name)}" for name in (*names, *others))
     )
 
 

@@ -52,6 +52,8 @@ def _gpt2_config(tree: Mapping[str, Any]) -> TransformerConfig:
     for key in ("scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "add_cross_attention"):
         if tree.get(key):
             raise ValueError(f"config.json asks for {key}, which this network does not have")
+    if not tree.get("scale_attn_weights", True):
+        raise ValueError("config.json asks for attention that is not scaled, which this network does not have")
     return TransformerConfig(
         num_layers=tree["n_layer"],
         width=tree["n_embd"],

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.data.tokenizer import Tokenizer
-from jaxgen.language.sampling import SampleConfig, choose, filtered
+from jaxgen.language.sampling import SampleConfig, choose, penalized
 
 
 def aligned(prompts: Sequence[Sequence[int]]) -> np.ndarray:
@@ -88,11 +88,12 @@ def generate(
 
 
 def beam_search(net: Any, params: Any, prompt: jax.Array, cfg: SampleConfig, stop: Sequence[int]) -> jax.Array:
-    """The likeliest continuations that a search with `cfg.beams` beams finds; see `generate`.
+    """The best continuations that a search with `cfg.beams` beams finds; see `generate`.
 
     A beam that has ended stays among the others with the log-probability that it has; at last the beams are ranked by
     log-probability / length^length_penalty, the length being that of the continuation. With as many beams as there are
-    texts it finds the best.
+    texts it finds the best. Of what shapes a draw only the repetition penalty counts here: probabilities are the
+    model's own.
     """
     num, width, start = len(prompt), cfg.beams, prompt.shape[1]
     logits, cache = _started(net, params, prompt, cfg.length)
@@ -105,7 +106,8 @@ def beam_search(net: Any, params: Any, prompt: jax.Array, cfg: SampleConfig, sto
 
     def write(carry, i):
         tokens, logits, cache, scores, done, seen = carry
-        grown = jax.nn.log_softmax(filtered(logits, seen, cfg), -1).reshape(num, width, -1)
+        known = logits if seen is None else penalized(logits, seen, cfg.repetition_penalty)
+        grown = jax.nn.log_softmax(known, -1).reshape(num, width, -1)
         stays = jnp.full(vocabulary, -jnp.inf).at[0].set(0.0)  # the one way on of a beam that has ended
         total = scores[..., None] + jnp.where(done[..., None], stays[None, None], grown)
         scores, best = jax.lax.top_k(total.reshape(num, -1), width)
@@ -133,7 +135,8 @@ def stream(
 
     A piece ends with a whole character.
     """
-    ids = jnp.asarray(aligned([[tokenizer.begin, *tokenizer.encode(prompt)]]))
+    before = [tokenizer.begin, *tokenizer.encode(prompt)]
+    ids = jnp.asarray(aligned([before]))
     logits, cache = jax.jit(lambda params: _started(net, params, ids, cfg.length))(params)
     ready = jax.jit(net.prepared)(params)
 
@@ -144,7 +147,8 @@ def stream(
         hidden, cache = net.step(ready, cache, token, ids.shape[1] + i)
         return token[0], net.logits(params, hidden), cache, seen
 
-    seen, written, shown = _seen(ids, logits.shape[1], cfg), [], ""
+    # Decoded behind the prompt, as a whole: some tokenizers drop the space before a text's first word.
+    seen, written, shown = _seen(ids, logits.shape[1], cfg), list(before), tokenizer.decode(before)
     for i in range(cfg.length):
         token, logits, cache, seen = write(params, ready, cache, logits, seen, jnp.int32(i))
         written.append(int(token))

@@ -33,7 +33,8 @@ class SampleConfig:
     stop: tuple[str, ...] = ()
     """Tokens that end a text besides the tokenizer's own, as they are written."""
     beams: int = 1
-    """Above 1: no drawing, but the likeliest of the texts that a search with so many beams finds."""
+    """Above 1: no drawing, but the best of the texts that a search with so many beams finds, by the model's own
+    probabilities: of the options above, `length`, `repetition_penalty` and `stop` count."""
     length_penalty: float = 1.0
     """Beams are ranked by log-probability / length^length_penalty."""
 

@@ -28,6 +28,7 @@ from jaxgen.sharding import BATCH, constrain
 Positions = Literal["learned", "rotary"]
 Norm = Literal["layer", "rms"]
 Activation = Literal["gelu", "gelu_exact", "swiglu"]
+Precision = Literal["float32", "bfloat16"]
 SPLIT = P(BATCH[0], None, "tensor")  # heads or hidden units, inside a block
 STD = 0.02  # of initial weights; of those whose outputs the residual stream adds up, over √(2 · layers)
 WEIGHTS = nn.initializers.normal(STD)
@@ -84,7 +85,7 @@ class TransformerConfig:
     `tensor` split odd vocabularies."""
     dropout: float = 0.0
     """Probability that a number of the embedding or of a part's output is dropped in training."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Precision = "float32"
     """What the blocks compute in; parameters, statistics and softmaxes stay float32."""
     remat: bool = False
     """Whether the backward pass computes each block anew rather than keep it: less memory, more time."""
@@ -107,9 +108,18 @@ class TransformerConfig:
 
 def check_transformer(cfg: TransformerConfig) -> None:
     """Raises a ValueError where `cfg` contradicts itself."""
-    for name, choices in (("positions", Positions), ("norm", Norm), ("activation", Activation)):
+    for name, choices in (("positions", Positions), ("norm", Norm), ("activation", Activation), ("dtype", Precision)):
         check_choice(f"net.{name}", getattr(cfg, name), get_args(choices))
-    for name in ("num_layers", "width", "num_heads", "context", "vocab_multiple", "kv_heads", "head_dim"):
+    for name in (
+        "num_layers",
+        "width",
+        "num_heads",
+        "context",
+        "vocab_multiple",
+        "kv_heads",
+        "head_dim",
+        "hidden_units",
+    ):
         if getattr(cfg, name) < 1:
             raise ValueError(f"net.{name}={getattr(cfg, name)} must be 1 or more")
     for fine, message in (
@@ -119,6 +129,7 @@ def check_transformer(cfg: TransformerConfig) -> None:
         (cfg.window is None or (cfg.window >= 1 and cfg.causal), f"window={cfg.window} must be 1 or more, and causal"),
         (len(cfg.rope_scaling) in (0, 4), f"rope_scaling={cfg.rope_scaling} must be four numbers, or none"),
         (0 <= cfg.dropout < 1, f"dropout={cfg.dropout} must lie in [0, 1)"),
+        (cfg.epsilon > 0, f"epsilon={cfg.epsilon} must be above 0"),
     ):
         if not fine:
             raise ValueError(f"net.{message}")
@@ -137,7 +148,7 @@ class Context(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """A block's place in the cache while one token is added: keys and values [B, K, S, H], and what is visible."""
+    """A block's cache while one token is added: keys and values [B, K, S, H], its place in S, and what is visible."""
 
     k: jax.Array
     v: jax.Array

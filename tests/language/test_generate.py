@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tokenizers
 
-from jaxgen.data.tokenizer import Tokenizer
+from jaxgen.data.tokenizer import Tokenizer, wrap
 from jaxgen.language.generate import aligned, generate, stream
 from jaxgen.language.sampling import (
     SampleConfig,
@@ -109,11 +110,33 @@ def test_enough_beams_find_the_best_text(model):
         assert found == [best_of_all(remembered, prompt, 3, penalty) for prompt in PROMPTS[:2]]
 
 
+def test_beams_go_by_the_models_own_probabilities(model):
+    net, params, _ = model
+    plain = SampleConfig(length=3, beams=4)
+    shaped = dataclasses.replace(plain, temperature=0.3, top_k=2, top_p=0.5, min_p=0.5)
+    found = [run(net, params, [[0, 1]], cfg) for cfg in (plain, shaped)]
+    np.testing.assert_array_equal(*found)
+
+
+def test_a_stream_behind_a_prompt_keeps_the_space_that_a_text_would_not_begin_with():
+    words = ("<s>", "</s>", *(f"▁{word}" for word in ("the", "union", "of", "states")))  # SentencePiece's way
+    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<s>"))
+    inner.add_special_tokens(list(words[:2]))
+    inner.pre_tokenizer, inner.decoder = tokenizers.pre_tokenizers.Metaspace(), tokenizers.decoders.Metaspace()
+    tokenizer = Tokenizer(wrap(inner))
+    assert tokenizer.decode([4, 2]) == "of the"
+    net = Transformer(CONFIG, tokenizer.size)
+    params, cfg = jax.jit(net.init)(jax.random.key(2)), SampleConfig(length=6)
+    pieces = list(stream(net, params, tokenizer, "the union", jax.random.key(3), cfg, ()))
+    (whole,) = run(net, params, [[0, *tokenizer.encode("the union")]], cfg, (), key=3)
+    assert "".join(["the union", *pieces]) == tokenizer.decode(whole) and pieces[0].startswith(" ")
+
+
 def test_a_stream_is_the_same_text():
     """And hands out no half character: 2 of the 3 bytes of ☃ are none."""
     tokenizer = Tokenizer("bytes")
     net = Transformer(CONFIG, tokenizer.size)
-    params = jax.tree.map(lambda x: x, jax.jit(net.init)(jax.random.key(2)))
+    params = jax.jit(net.init)(jax.random.key(2))
     cfg = SampleConfig(length=9, repetition_penalty=1.2)
     pieces = list(stream(net, params, tokenizer, "a☃", jax.random.key(3), cfg, (tokenizer.end,)))
     (whole,) = run(net, params, [[tokenizer.begin, *tokenizer.encode("a☃")]], cfg, (tokenizer.end,), key=3)

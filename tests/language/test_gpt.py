@@ -10,14 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen import cli
-from jaxgen.config import Experiment, TrainConfig
+import harness
+from jaxgen import cli, runs
+from jaxgen.config import Experiment, MeshConfig, TrainConfig
 from jaxgen.data import Text, batch_at
 from jaxgen.data.tokenizer import Tokenizer
 from jaxgen.language import gpt
 from jaxgen.language.sampling import SampleConfig
 from jaxgen.nets.transformer import TransformerConfig
 from jaxgen.optimizer import AdamWConfig
+from jaxgen.sharding import make_mesh
+from jaxgen.start import restore_sources
 from toy_texts import text_file
 
 NET = TransformerConfig(num_layers=2, width=32, num_heads=2, context=64)
@@ -143,12 +146,21 @@ def test_an_lstm_of_equal_size(data):
         ({"net": dataclasses.replace(NET, context=16)}, r"data\.length=56 tokens exceed method\.net\.context=16"),
         ({"net": dataclasses.replace(NET, causal=False)}, "causal"),
         ({"accumulate": 0}, "accumulate=0"),
-        ({"sample": SampleConfig(stop=("<|stop|>",))}, r"no token '<\|stop\|>'"),
+        ({"sample": SampleConfig(length=64)}, r"length=64 tokens and one before them exceed net\.context=64"),
+        ({"sample": SampleConfig(length=12, stop=("<|stop|>",))}, r"no token '<\|stop\|>'"),
     ],
 )
 def test_bad_options_get_a_message(data, changes, message):
     with pytest.raises(ValueError, match=message):
         gpt.make(dataclasses.replace(CONFIG, **changes), data.spec)
+
+
+def test_a_run_with_another_tokenizer_is_no_start(data, tmp_path):
+    runs.write_config(tmp_path / "run", harness.document(TINY))
+    experiment = dataclasses.replace(TINY, init_from={"pretrained": f"{tmp_path / 'run'}:params"})
+    other = dataclasses.replace(data.spec, tokenizer="another")
+    with pytest.raises(ValueError, match=r"another tokenizer than this data: give --data\.tokenizer run:.*/run"):
+        restore_sources(experiment, gpt.make(CONFIG, data.spec), other, {}, make_mesh(MeshConfig()))
 
 
 def test_the_commands_write_stream_and_refuse(tmp_path, monkeypatch, capsys):
