@@ -7,6 +7,7 @@ A case is a module of `benchmarks/cases/`; its docstring says what is compared, 
                                    others in the peers'; the first is what the peers are compared with
   GOAL: float | dict[str, float]   how many times as fast as the best peer the first is to be, or row → that; optional,
                                    1.0
+  GOAL_TEXT: str                   the goal in words, where a ratio does not say it; optional
   CORES: int                       cores that each program is given; optional, 1
   CLOCK: "cpu" or "wall"           what counts; optional, "cpu". Work on several cores or on the disk has wall time
   WORK: dict[str, tuple]           row → (amount, of what) a unit of work is; optional, its rate is shown as well
