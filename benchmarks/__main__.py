@@ -6,7 +6,7 @@ together, for more than 15 % of its wall time; where CPU time on one core counts
 program exceeds its CPU time by more than 15 %.
 
     make peers                                   the peers' environment, once (PyTorch among them)
-    python -m benchmarks unet_train classical    these cases; all without a name
+    python -m benchmarks unet_train classical    these cases; all of a CPU without a name
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cases
+from benchmarks import cases, gpu
 from benchmarks.pairs import LEAST, ROOT, Row, compare
 from benchmarks.results import describe, versions, write
 
@@ -30,6 +30,11 @@ PEERS = ROOT / "benchmarks" / ".venv" / "bin" / "python"
 def has_peers(case: Any) -> bool:
     """Whether a case needs the peers' environment."""
     return not all(program.startswith("jaxgen") for program in case.PROGRAMS)
+
+
+def device_of(case: Any) -> str:
+    """What a case runs on, `cpu` or `gpu`."""
+    return getattr(case, "DEVICE", "cpu")
 
 
 def main() -> None:
@@ -54,6 +59,8 @@ def main() -> None:
         parser.error(f"--core {args.core}: this process may use {', '.join(map(str, available))}")
     available = [args.core, *(core for core in available if core != args.core)]
     chosen = {name: importlib.import_module(f"benchmarks.cases.{name}") for name in args.cases or known}
+    if not args.cases:
+        chosen = {name: case for name, case in chosen.items() if device_of(case) == "cpu"}
     if args.row and not any(args.row in row for case in chosen.values() for row in case.ROWS):
         rows = "; ".join(row for case in chosen.values() for row in case.ROWS)
         parser.error(f"no row has {args.row!r} in its name; there are: {rows}")
@@ -64,6 +71,9 @@ def main() -> None:
         if not args.peers.exists():
             parser.error(f"{args.peers} is not there: `make peers` makes the peers' environment")
         pythons["peers"] = args.peers
+    on_gpu = [name for name, case in chosen.items() if device_of(case) == "gpu"]
+    if on_gpu and (why := gpu.missing(pythons)):
+        parser.error(f"{', '.join(on_gpu)}: a GPU is needed, and not found by {why}")
     for name, case in chosen.items():
         cores = available[: getattr(case, "CORES", 1)]
         used = pythons if has_peers(case) else {"jaxgen": pythons["jaxgen"]}
@@ -80,7 +90,7 @@ def main() -> None:
                 print("\r\033[K", end="", file=sys.stderr, flush=True)
                 print(describe(case, row, measured[row]), flush=True)
         if not (args.dry or args.row):
-            write(name, case, measured, versions(used))
+            write(name, case, measured, versions(used, device_of(case)))
             if draw := getattr(case, "draw", None):
                 draw(measured)
 

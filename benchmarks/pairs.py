@@ -11,6 +11,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.gpu import ENVIRONMENT
+
 ROOT = Path(__file__).parents[1]
 LEAST = 5  # rounds that a published row is to have
 # Of a measurement's wall time, what others may have of all its cores together, so that two cores are no laxer than one;
@@ -45,7 +47,7 @@ class Child:
     def __init__(self, python: Path, request: Mapping[str, Any], folder: Path, log: Path):
         num = str(len(request["cores"]))
         env = {**os.environ, "OMP_NUM_THREADS": num, "OPENBLAS_NUM_THREADS": num, "MKL_NUM_THREADS": num}
-        env |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+        env |= ENVIRONMENT[request["device"]] | {"PYTHONPATH": str(ROOT)}
         self.log, self.name = log, request["program"]
         with log.open("w") as errors:
             self.process = subprocess.Popen(
@@ -110,7 +112,8 @@ def compare(
         children = {}
         for i, program in enumerate(programs):
             show(f"{program} starts")
-            request = {"case": case.__name__, "program": program, "options": case.ROWS[row], "cores": list(cores)}
+            request = {"case": case.__name__, "program": program, "options": case.ROWS[row]}
+            request |= {"cores": list(cores), "device": getattr(case, "DEVICE", "cpu")}
             python = pythons["jaxgen" if program.startswith("jaxgen") else "peers"]
             children[program] = child = Child(python, request, folder, folder / f"{i}.log")
             stack.callback(child.close)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks import gpu
 from benchmarks.pairs import ROOT, Row
 
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
@@ -72,6 +73,10 @@ def facts_of(case: Any, row_name: str, row: Row) -> str:
         amount, what = case.WORK[row_name]
         for program, seconds in row.seconds.items():
             facts[program] = {f"{what}/s": float(f"{amount / seconds:.3g}"), **facts[program]}
+    first = next(iter(row.facts.values()), {})
+    if {"GFLOP", "peak TFLOP/s"} <= first.keys():
+        for program, seconds in row.seconds.items():
+            facts[program]["MFU"] = float(f"{first['GFLOP'] / 1e3 / seconds / first['peak TFLOP/s']:.3g}")
     names = dict.fromkeys(name for told in facts.values() for name in told)
     parts = []
     for name in names:
@@ -110,11 +115,12 @@ def machine() -> str:
     """Processor, cores, memory, kernel."""
     model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    return f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.release()}"
+    name = model[1] if model else platform.machine()
+    return f"{name}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.release()}"
 
 
-def versions(pythons: Mapping[str, Path]) -> str:
-    """The machine, and the versions of the environments."""
+def versions(pythons: Mapping[str, Path], device: str = "cpu") -> str:
+    """The machine, its GPU where that is the `device`, and the versions of the environments."""
     code = (
         "import importlib.metadata as m, platform\nprint('Python', platform.python_version(), end='')\n"
         f"for p in {PACKAGES}:\n try: print(',', p, m.version(p), end='')\n except m.PackageNotFoundError: pass"
@@ -123,7 +129,7 @@ def versions(pythons: Mapping[str, Path]) -> str:
         f"{name}: {subprocess.run([python, '-c', code], capture_output=True, text=True, check=True).stdout}"
         for name, python in pythons.items()
     ]
-    return "; ".join([machine(), *texts])
+    return "; ".join([machine(), *([gpu.describe()] if device == "gpu" else []), *texts])
 
 
 def section(name: str, case: Any, rows: Mapping[str, Row], where: str) -> str:

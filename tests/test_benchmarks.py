@@ -11,9 +11,9 @@ import types
 from pathlib import Path
 
 import pytest
-import toy_case
 from PIL import Image
 
+import toy_case
 from benchmarks import __main__ as command
 from benchmarks import child, pairs, results
 from benchmarks.cases import costs, start
@@ -157,11 +157,12 @@ def test_a_program_that_dies_shows_its_log(toys, tmp_path):
         (["classical", "--peers", "missing"], "make peers"),
         (["scanned", "--pairs", "3"], "fewer go with --dry"),
         (["unet_two_cores"], "more cores are needed"),
+        (["gpu_attention", "--peers", sys.executable], "a GPU is needed, and not found by jaxgen: "),
     ],
 )
 def test_what_cannot_be_run_is_refused_at_once(options, why, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["benchmarks", *options])
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0} if "unet_two_cores" in options else {0, 1})
     with pytest.raises(SystemExit) as ended:
         command.main()
     assert ended.value.code == 2 and why in " ".join(capsys.readouterr().err.split())
