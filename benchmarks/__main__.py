@@ -5,7 +5,7 @@ included), or wall time where a case says so. A round is thrown away in which ot
 together, for more than 15 % of its wall time; where CPU time on one core counts, also one in which the wall time of a
 program exceeds its CPU time by more than 15 %.
 
-    make peers                                   the peers' environment, once (PyTorch among them)
+    make peers                                   the peers' environment, once; for a GPU `make peers TORCH_INDEX=`
     python -m benchmarks unet_train classical    these cases; all of a CPU without a name
 """
 

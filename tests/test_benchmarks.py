@@ -79,6 +79,14 @@ def test_a_goal_may_have_words_of_its_own():
     assert "Below the goal: small (goal at most 1.1 times)." in results.section("small", case, {"small": slow}, "")
 
 
+def test_utilisation_is_the_share_of_the_peak():
+    """989 TFLOP/s for 10 ms are 9.89 TFLOP; the peer does the same work in twice the time."""
+    found = Row({"jaxgen": 0.01, "peer": 0.02}, {"peer": [2.0]}, {"jaxgen": {}, "peer": {"peak GB": 2.0}}, 5, 5)
+    assert "MFU" not in results.describe(SMALL, "small", found)
+    found.facts["jaxgen"].update({"GFLOP": 4945.0, "peak TFLOP/s": 989.0})
+    assert "MFU 0.5 (jaxgen), 0.25 (peer)" in results.describe(SMALL, "small", found)
+
+
 def test_a_case_without_facts_leaves_no_gap():
     case = types.SimpleNamespace(__doc__="Bare.\n\nText.\n", PROGRAMS={"jaxgen": None, "peer": None}, ROWS={"a": {}})
     bare = Row({"jaxgen": 1.0, "peer": 2.0}, {"peer": [2.0]}, {"jaxgen": {}, "peer": {}}, 5, 5)
