@@ -22,7 +22,7 @@ def missing(pythons: Mapping[str, Path]) -> str:
     for name, python in pythons.items():
         done = subprocess.run([python, "-c", FINDS[name]], capture_output=True, text=True)
         if done.returncode:
-            return f"{name}: {done.stderr.strip().splitlines()[-1]}"
+            return f"{name}: {''.join(done.stderr.strip().splitlines()[-1:])}"
     return ""
 
 

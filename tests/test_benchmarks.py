@@ -170,6 +170,7 @@ def test_a_program_that_dies_shows_its_log(toys, tmp_path):
 )
 def test_what_cannot_be_run_is_refused_at_once(options, why, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["benchmarks", *options])
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0} if "unet_two_cores" in options else {0, 1})
     with pytest.raises(SystemExit) as ended:
         command.main()
