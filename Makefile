@@ -7,6 +7,14 @@ PACKAGING := pyproject.toml requirements.txt constraints.txt jaxgen/__init__.py
 .DELETE_ON_ERROR:
 .PHONY: demo test test-all lint format readers clean constraints peers
 
+# Makes the environment $(1).
+define environment
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+  echo "jaxgen needs Python 3.11 or newer, and '$(PYTHON)' is not: make PYTHON=python3.12 …"; exit 1; }
+@$(PYTHON) -m venv $(1) || { rm -rf $(1); \
+  echo "'$(PYTHON) -m venv' failed; on Debian or Ubuntu: apt install python3-venv"; exit 1; }
+endef
+
 # A twelfth of the experiment's steps, after which more noise than is right would leave noise.
 SHORT := --train.steps 1700 --train.log-every 50 --train.sample-every 850 --train.save-every 850 \
   --train.eval-every 1700 --method.optimizer.decay-steps 1700 --method.sample.noise-scale 1
@@ -39,7 +47,7 @@ readers: $(VENV)/installed
 	$(BIN)/python -m jaxgen.metrics.ship $(READERS:%=runs/readers/%)
 
 clean:
-	rm -rf $(VENV) benchmarks/.venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Pins anew the versions that the ranges of requirements.txt allow, for every Python and platform in one file.
@@ -49,10 +57,7 @@ constraints: $(VENV)/installed
 	  --no-annotate --no-emit-index-url --no-emit-find-links -q -o constraints.txt
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "jaxgen needs Python 3.11 or newer, and '$(PYTHON)' is not: make PYTHON=python3.12 …"; exit 1; }
-	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
-	  echo "'$(PYTHON) -m venv' failed; on Debian or Ubuntu: apt install python3-venv"; exit 1; }
+	$(call environment,$(VENV))
 
 # Stamps: each install runs once, and again when the packaging changes.
 $(VENV)/installed: $(PACKAGING) | $(BIN)/python
@@ -63,7 +68,16 @@ $(VENV)/installed-dev: $(PACKAGING) | $(BIN)/python
 	$(BIN)/pip install -q -e '.[dev]' -c constraints.txt
 	@touch $@ $(VENV)/installed
 
-# The programs that benchmarks compare with, in an environment of their own.
-peers:
-	$(PYTHON) -m venv benchmarks/.venv
-	benchmarks/.venv/bin/pip install -q -r benchmarks/requirements.txt
+# The programs that benchmarks compare with, in an environment of their own. TORCH_INDEX has PyTorch's builds for CPUs;
+# with TORCH_INDEX= and where it is out of reach the package index's is taken, which brings CUDA along.
+PEERS := benchmarks/.venv
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
+peers: $(PEERS)/installed
+
+$(PEERS)/bin/python:
+	$(call environment,$(PEERS))
+
+$(PEERS)/installed: benchmarks/requirements.txt | $(PEERS)/bin/python
+	$(PEERS)/bin/pip install -q --no-deps --retries 1 $(TORCH_INDEX:%=--extra-index-url %) $$(grep '^torch==' $<)
+	$(PEERS)/bin/pip install -q -r $<
+	@touch $@

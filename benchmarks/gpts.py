@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.program import Program
+from benchmarks.training import step_facts, torch_facts, torch_training, training
 
 LAYERS, WIDTH, HEADS, VOCAB, LENGTH, BATCH = 4, 256, 4, 2048, 256, 8
 PROMPT, NEW = 32, 128  # tokens of a prompt, and tokens written
@@ -25,21 +26,12 @@ def jaxgen_method():
 
 def jaxgen_train() -> Program:
     """One training step of ours, as the trainer compiles it: loss, gradients, clipping, AdamW."""
-    import jax
     import numpy as np
-
-    from benchmarks.training import training
-    from jaxgen.flops import model_flops
 
     method, spec = jaxgen_method()
     tokens = np.random.default_rng(0).integers(0, VOCAB, (BATCH, LENGTH)).astype(np.int32)
     run, state = training(method, spec, {"tokens": tokens, "segment": np.ones_like(tokens)})
-
-    def facts() -> dict[str, float]:
-        count = sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
-        return {"parameters": count, "GFLOP": model_flops(method, state, spec.batch(BATCH, method.reads)).model / 1e9}
-
-    return Program(run, facts)
+    return Program(run, lambda: step_facts(method, state, spec.batch(BATCH, method.reads)))
 
 
 def jaxgen_generate(batch: int) -> Program:
@@ -139,16 +131,6 @@ def torch_train(compiled: bool) -> Program:
 def _torch_step(model, loss_of) -> Program:
     import torch
 
-    params = list(model.parameters())
-    optimizer = torch.optim.AdamW(params, lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0, fused=True)
     tokens = torch.randint(0, VOCAB, (BATCH, LENGTH))
-
-    def run() -> float:
-        loss = loss_of(tokens)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(params, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        return loss.item()
-
-    return Program(run, facts=lambda: {"parameters": sum(p.numel() for p in params)})
+    step, _ = torch_training(model, loss_of)
+    return Program(lambda: step(tokens), lambda: torch_facts(model))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.program import Program
-from benchmarks.training import training
+from benchmarks.training import step_facts, torch_facts, torch_training, training
 
 BATCH, WARMUP = 64, 50
 
@@ -42,7 +42,6 @@ def jaxgen(config: Any, data: str, steps: int, metric: str, label: str) -> Progr
 
     from jaxgen import catalog
     from jaxgen.data import Images, batch_at
-    from jaxgen.flops import model_flops
 
     images = Images(data, validation=0).load()
     method = catalog.make(config, images.spec)
@@ -59,15 +58,11 @@ def jaxgen(config: Any, data: str, steps: int, metric: str, label: str) -> Progr
         rows = np.split(np.arange(images.spec.counts["test"]), 8)
         return float(np.mean([score(state, images.read("test", r, ("image",)), root) for r in rows]))
 
-    def facts() -> dict[str, float]:
-        count = sum(leaf.size for leaf in jax.tree.leaves(abstract["params"]))
-        flops = model_flops(method, abstract, images.spec.batch(BATCH, ("image",))).model
-        return {"parameters": count, "GFLOP": flops / 1e9, label: trained()}
-
+    facts = lambda: step_facts(method, abstract, images.spec.batch(BATCH, ("image",))) | {label: trained()}
     return Program(run, facts)
 
 
-def torch(
+def torch_program(
     make: Callable[[], Any],
     loss_fn: Callable[[Any, Any], Any],
     data: str,
@@ -76,6 +71,7 @@ def torch(
     label: str,
     compiled: bool = False,
     ema_decay: float = 0.0,
+    scale: float = 1.0,
 ) -> Program:
     """The same of a model in PyTorch.
 
@@ -88,6 +84,7 @@ def torch(
       label: what the test loss is called.
       compiled: whether `torch.compile` makes forward and backward passes; it trains no second time.
       ema_decay: of the weights' average, which is then judged; 0 for none.
+      scale: factor from the loss to what is told.
     """
     import numpy as np
     import torch
@@ -95,39 +92,22 @@ def torch(
     with np.load(f"{data}.npz") as saved:
         images = {split: torch.from_numpy(saved[split]).permute(0, 3, 1, 2) for split in saved.files}
 
-    def stepper() -> tuple[Any, Callable[[Any], None]]:
+    def stepper() -> tuple[Any, list[Any], Callable[[Any], float]]:
         torch.manual_seed(0)
         model = make().to(memory_format=torch.channels_last)  # as the images are; the faster layout
         loss_fn(model, images["train"][:BATCH])  # what depends on a first batch is settled, before anything compiles
-        params = list(model.parameters())
-        average = [p.detach().clone() for p in params] if ema_decay else []
-        adamw = torch.optim.AdamW(params, lr=rate, weight_decay=0.0, fused=True)
-        value = torch.compile(lambda x: loss_fn(model, x)) if compiled else lambda x: loss_fn(model, x)
-        done = 0
+        loss_of = torch.compile(lambda x: loss_fn(model, x)) if compiled else lambda x: loss_fn(model, x)
+        step, average = torch_training(model, loss_of, rate, WARMUP, ema_decay)
+        return model, average, step
 
-        def step(x: Any) -> float:
-            nonlocal done
-            adamw.param_groups[0]["lr"] = rate * min(1.0, done / WARMUP)
-            done += 1
-            loss = value(x)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(params, 1.0)
-            adamw.step()
-            adamw.zero_grad()
-            if average:
-                torch._foreach_lerp_(average, params, 1 - min(ema_decay, done / (done + 9)))
-            return loss.item()
-
-        return (model, average), step
-
-    (model, _), step = stepper()
+    model, _, step = stepper()
     batch = images["train"][:BATCH]
 
     def facts() -> dict[str, float]:
-        count = {"parameters": sum(p.numel() for p in model.parameters())}
+        count = torch_facts(model)
         if compiled:
             return count
-        (judged, average), step = stepper()
+        judged, average, step = stepper()
         for number in range(steps):
             if number % (len(images["train"]) // BATCH) == 0:
                 order = iter(torch.randperm(len(images["train"])).split(BATCH))
@@ -136,6 +116,6 @@ def torch(
             for p, mean in zip(judged.parameters(), average, strict=False):
                 p.copy_(mean)
             losses = [loss_fn(judged, x).item() for x in images["test"].chunk(8)]
-        return count | {label: float(np.mean(losses))}
+        return count | {label: scale * float(np.mean(losses))}
 
     return Program(lambda: step(batch), facts)

@@ -7,12 +7,17 @@ import os
 import statistics
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.gpu import ENVIRONMENT
+
 ROOT = Path(__file__).parents[1]
-DISTURBED = 0.15  # of a program's own time, that others had of its cores, or that it waited for one
+LEAST = 5  # rounds that a published row is to have
+# Of a measurement's wall time, what others may have of all its cores together, so that two cores are no laxer than one;
+# of its CPU time, by how much the wall time of a program on one core may exceed it.
+DISTURBED = 0.15
 MOST = 6  # times as many rounds as are asked for
 
 
@@ -25,6 +30,7 @@ class Row(NamedTuple):
       facts: program → what it says of its work.
       kept: rounds that nothing disturbed.
       rounds: rounds in all.
+      asked: rounds that were to be kept.
     """
 
     seconds: dict[str, float]
@@ -32,6 +38,7 @@ class Row(NamedTuple):
     facts: dict[str, dict[str, Any]]
     kept: int
     rounds: int
+    asked: int = LEAST
 
 
 class Child:
@@ -40,7 +47,7 @@ class Child:
     def __init__(self, python: Path, request: Mapping[str, Any], folder: Path, log: Path):
         num = str(len(request["cores"]))
         env = {**os.environ, "OMP_NUM_THREADS": num, "OPENBLAS_NUM_THREADS": num, "MKL_NUM_THREADS": num}
-        env |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+        env |= ENVIRONMENT[request["device"]] | {"PYTHONPATH": str(ROOT)}
         self.log, self.name = log, request["program"]
         with log.open("w") as errors:
             self.process = subprocess.Popen(
@@ -55,9 +62,10 @@ class Child:
         self.tell(json.dumps(request))
 
     def tell(self, line: str) -> None:
-        """Sends a line."""
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
+        """Sends a line; one that has died shows why when it is to answer."""
+        with suppress(BrokenPipeError):
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
 
     def answer(self) -> Any:
         """The next answer; RuntimeError with the end of its log where the process has died."""
@@ -68,7 +76,7 @@ class Child:
     def close(self) -> None:
         """Ends the process."""
         self.process.kill()
-        self.process.wait()
+        self.process.communicate()
 
 
 def quiet(times: Mapping[str, float], alone: bool) -> bool:
@@ -78,7 +86,6 @@ def quiet(times: Mapping[str, float], alone: bool) -> bool:
 
 
 def compare(
-    name: str,
     case: Any,
     row: str,
     pythons: Mapping[str, Path],
@@ -90,8 +97,7 @@ def compare(
     """Runs one row of a case.
 
     Args:
-      name: of the case.
-      case: its module, see `benchmarks.program`.
+      case: a module, see `benchmarks.program`.
       row: which row.
       pythons: the interpreters of the environments, `jaxgen` and `peers`.
       cores: what each program is pinned to.
@@ -106,7 +112,8 @@ def compare(
         children = {}
         for i, program in enumerate(programs):
             show(f"{program} starts")
-            request = {"case": name, "program": program, "options": case.ROWS[row], "cores": list(cores)}
+            request = {"case": case.__name__, "program": program, "options": case.ROWS[row]}
+            request |= {"cores": list(cores), "device": getattr(case, "DEVICE", "cpu")}
             python = pythons["jaxgen" if program.startswith("jaxgen") else "peers"]
             children[program] = child = Child(python, request, folder, folder / f"{i}.log")
             stack.callback(child.close)
@@ -135,4 +142,5 @@ def compare(
         facts,
         len(kept),
         rounds,
+        pairs,
     )

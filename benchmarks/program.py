@@ -7,8 +7,10 @@ A case is a module of `benchmarks/cases/`; its docstring says what is compared, 
                                    others in the peers'; the first is what the peers are compared with
   GOAL: float | dict[str, float]   how many times as fast as the best peer the first is to be, or row → that; optional,
                                    1.0
+  GOAL_TEXT: str                   the goal in words, where a ratio does not say it; optional
   CORES: int                       cores that each program is given; optional, 1
-  CLOCK: "cpu" or "wall"           what counts; optional, "cpu". Work on several cores or on the disk has wall time
+  CLOCK: "cpu" or "wall"           what counts; optional, "cpu". Work on several cores, the disk or a GPU has wall time
+  DEVICE: "cpu" or "gpu"           what the programs may use; optional, "cpu". On a GPU a call ends when that is done
   WORK: dict[str, tuple]           row → (amount, of what) a unit of work is; optional, its rate is shown as well
   prepare: Callable                `(folder)` puts what the programs read into their folder; optional
   judge: Callable                  `(program, folder, **options) -> facts`, once the programs of a row have told theirs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import platform
 import re
 import statistics
@@ -11,16 +12,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks import gpu
 from benchmarks.pairs import ROOT, Row
 
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "diffusers", "transformers", "scikit-learn", "gensim")
+PACKAGES = "jax jaxlib flax optax numpy torch diffusers transformers scikit-learn gensim normflows".split()
 HEAD = """# Benchmarks
 
-Medians of CPU time a unit of work (wall time where it says so) of rounds in which ours and the peers took turns on the
-same pinned cores; see `python -m benchmarks --help`, which writes this file, a section a case. A ratio is the median of
-the rounds' ratios, the peer's time through ours, with the least and the greatest: above 1, ours is the faster.
+Ours and the peers take turns on the same pinned cores; see `python -m benchmarks --help`, which writes this file, a
+section a case. Each time is the median CPU time per unit of work over the rounds kept (wall time where it says so). A
+ratio is the median of the rounds' ratios, the peer's time through ours, with the least and the greatest: above 1, ours
+is the faster.
 """
+UNCOMMITTED = (".", ":!benchmarks/RESULTS.md", ":!docs/images/costs.png")  # but for what a run itself writes
 
 
 def duration(seconds: float) -> str:
@@ -42,14 +46,24 @@ def ratio(values: list[float]) -> str:
 
 
 def least(row: Row) -> float:
-    """How many times as fast as the best peer ours is."""
-    return min((statistics.median(values) for values in row.ratios.values()), default=float("inf"))
+    """How many times as fast as the best peer ours is; infinite where no round was kept."""
+    return min((statistics.median(values) for values in row.ratios.values() if values), default=float("inf"))
+
+
+def too_few(row: Row) -> str:
+    """Says so where fewer rounds count than were asked for."""
+    return f", fewer than {row.asked}" if row.kept < row.asked else ""
 
 
 def goal_of(case: Any, name: str) -> float:
     """How many times as fast as the best peer ours is to be in a row."""
     goal = getattr(case, "GOAL", 1.0)
     return goal.get(name, 1.0) if isinstance(goal, Mapping) else goal
+
+
+def goal_text(case: Any, name: str) -> str:
+    """The goal of a row, in the case's words where it has some."""
+    return getattr(case, "GOAL_TEXT", f"{goal_of(case, name):.2f}")
 
 
 def facts_of(case: Any, row_name: str, row: Row) -> str:
@@ -59,6 +73,10 @@ def facts_of(case: Any, row_name: str, row: Row) -> str:
         amount, what = case.WORK[row_name]
         for program, seconds in row.seconds.items():
             facts[program] = {f"{what}/s": float(f"{amount / seconds:.3g}"), **facts[program]}
+    first = next(iter(row.facts.values()), {})
+    if {"GFLOP", "peak TFLOP/s"} <= first.keys():
+        for program, seconds in row.seconds.items():
+            facts[program]["MFU"] = float(f"{first['GFLOP'] / 1e3 / seconds / first['peak TFLOP/s']:.3g}")
     names = dict.fromkeys(name for told in facts.values() for name in told)
     parts = []
     for name in names:
@@ -75,16 +93,34 @@ def describe(case: Any, name: str, row: Row) -> str:
         return f"{name}: every one of {row.rounds} rounds was disturbed"
     times = ", ".join(f"{program} {duration(t)}" for program, t in row.seconds.items())
     ratios = ", ".join(f"{peer} {ratio(values)}" for peer, values in row.ratios.items())
-    missed = f", below the goal of {goal:.2f}" if least(row) < (goal := goal_of(case, name)) else ""
+    missed = f", below the goal of {goal_text(case, name)}" if least(row) < goal_of(case, name) else ""
     found = f"\n  {facts}" if (facts := facts_of(case, name, row)) else ""
     return (
         "; ".join(filter(None, (f"{name}: {times}", f"{ratios}{missed}")))
-        + f" [{row.kept} of {row.rounds} rounds]{found}"
+        + f" [{row.kept} of {row.rounds} rounds{too_few(row)}]{found}"
     )
 
 
-def versions(pythons: Mapping[str, Path]) -> str:
-    """The machine, and the versions of both environments."""
+def commit() -> str:
+    """The commit that is measured, and whether the tree has changes; empty where there is no repository."""
+    git = lambda *args: subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    try:
+        name, changes = git("rev-parse", "--short=10", "HEAD").strip(), git("status", "--porcelain", "--", *UNCOMMITTED)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return f", commit {name}" + " + changes" * bool(changes)
+
+
+def machine() -> str:
+    """Processor, cores, memory, kernel."""
+    model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    name = model[1] if model else platform.machine()
+    return f"{name}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.release()}"
+
+
+def versions(pythons: Mapping[str, Path], device: str = "cpu") -> str:
+    """The machine, its GPU where that is the `device`, and the versions of the environments."""
     code = (
         "import importlib.metadata as m, platform\nprint('Python', platform.python_version(), end='')\n"
         f"for p in {PACKAGES}:\n try: print(',', p, m.version(p), end='')\n except m.PackageNotFoundError: pass"
@@ -93,8 +129,7 @@ def versions(pythons: Mapping[str, Path]) -> str:
         f"{name}: {subprocess.run([python, '-c', code], capture_output=True, text=True, check=True).stdout}"
         for name, python in pythons.items()
     ]
-    model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    return f"{model[1] if model else platform.machine()}; " + "; ".join(texts)
+    return "; ".join([machine(), *([gpu.describe()] if device == "gpu" else []), *texts])
 
 
 def section(name: str, case: Any, rows: Mapping[str, Row], where: str) -> str:
@@ -106,24 +141,22 @@ def section(name: str, case: Any, rows: Mapping[str, Row], where: str) -> str:
         f"## {title.rstrip('.')}",
         text,
         "",
-        f"`python -m benchmarks {name}`, {datetime.date.today()}. {where}.",
+        f"`python -m benchmarks {name}`, {datetime.date.today()}{commit()}. {where}.",
         "",
     ]
     lines += ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for row_name, row in rows.items():
         cells = [row_name]
-        cells += [duration(row.seconds[p]) if p in row.seconds else "" for p in programs]
+        cells += [duration(row.seconds[p]) if p in row.seconds else "not measured" for p in programs]
         cells += [ratio(row.ratios[p]) if row.ratios.get(p) else "" for p in programs[1:]]
-        cells += [f"{row.kept} of {row.rounds}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    lines += [""]
-    lines += [f"- {row_name}: {facts}." for row_name, row in rows.items() if (facts := facts_of(case, row_name, row))]
-    if programs[1:]:
-        goals = {row_name: goal_of(case, row_name) for row_name in rows}
-        below = [
-            f"{row_name} (goal {goals[row_name]:.2f})" for row_name, row in rows.items() if least(row) < goals[row_name]
-        ]
-        every = " and ".join(f"{goal:.2f}" for goal in sorted(set(goals.values())))
+        lines.append("| " + " | ".join([*cells, f"{row.kept} of {row.rounds}{too_few(row)}"]) + " |")
+    if facts := [f"- {name}: {facts}." for name, row in rows.items() if (facts := facts_of(case, name, row))]:
+        lines += ["", *facts]
+    measured = {row_name: row for row_name, row in rows.items() if row.kept}
+    if programs[1:] and measured:
+        missed = [row_name for row_name, row in measured.items() if least(row) < goal_of(case, row_name)]
+        below = [f"{row_name} (goal {goal_text(case, row_name)})" for row_name in missed]
+        every = " and ".join(sorted({goal_text(case, row_name) for row_name in measured}))
         lines += ["", f"Below the goal: {'; '.join(below)}." if below else f"Goal of {every}: reached."]
     return "\n".join(lines) + "\n"
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 import time
 import types
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from benchmarks import child, results
-from benchmarks.cases import costs
+import toy_case
+from benchmarks import __main__ as command
+from benchmarks import child, pairs, results
+from benchmarks.cases import costs, start
 from benchmarks.pairs import ROOT, Row, quiet
 from benchmarks.program import Program
 
@@ -41,7 +46,7 @@ SMALL = types.SimpleNamespace(
 
 def row(seconds: float) -> Row:
     facts = {"jaxgen": {"parameters": 12.0, "error": 0.5}, "peer": {"parameters": 12.0, "error": 0.25}}
-    return Row({"jaxgen": seconds, "peer": 0.02}, {"peer": [0.5, 3.0, 2.0]}, facts, 3, 4)
+    return Row({"jaxgen": seconds, "peer": 0.02}, {"peer": [0.5, 3.0, 2.0]}, facts, 3, 4, asked=3)
 
 
 def test_a_row_has_medians_ranges_and_what_was_missed():
@@ -50,6 +55,140 @@ def test_a_row_has_medians_ranges_and_what_was_missed():
     assert "below the goal of 2.50" in text
     assert "below" not in results.describe(SMALL, "another", Row(*row(0.01)))  # the goal of 1 is every other row's
     assert "images/s 500 (jaxgen), 250 (peer); parameters 12; error 0.5 (jaxgen), 0.25 (peer)" in text
+
+
+def test_a_row_with_too_few_rounds_says_so():
+    few = Row(*row(0.01))._replace(asked=5)
+    assert "[3 of 4 rounds, fewer than 5]" in results.describe(SMALL, "small", few)
+    assert "| 3 of 4, fewer than 5 |" in results.section("small", SMALL, {"small": few}, "a machine")
+
+
+def test_a_row_without_rounds_is_not_measured():
+    """It is neither reached nor missed, and does not take the other rows with it."""
+    none = Row({}, {"peer": []}, {"jaxgen": {"bytes": 1.0}, "peer": {}}, 0, 30)
+    text = results.section("small", SMALL, {"small": none, "another": row(0.01)}, "a machine")
+    assert "| small | not measured | not measured |  | 0 of 30, fewer than 5 |" in text
+    assert "Goal of 1.00: reached." in text  # of the other
+    assert "oal" not in results.section("small", SMALL, {"small": none}, "a machine")
+
+
+def test_a_goal_may_have_words_of_its_own():
+    case = types.SimpleNamespace(**{**vars(SMALL), "GOAL": 1 / 1.1, "GOAL_TEXT": "at most 1.1 times"})
+    assert "Goal of at most 1.1 times: reached." in results.section("small", case, {"small": row(0.01)}, "")
+    slow = row(0.01)._replace(ratios={"peer": [0.5]})
+    assert "Below the goal: small (goal at most 1.1 times)." in results.section("small", case, {"small": slow}, "")
+
+
+def test_utilisation_is_the_share_of_the_peak():
+    """989 TFLOP/s for 10 ms are 9.89 TFLOP; the peer does the same work in twice the time."""
+    found = Row({"jaxgen": 0.01, "peer": 0.02}, {"peer": [2.0]}, {"jaxgen": {}, "peer": {"peak GB": 2.0}}, 5, 5)
+    assert "MFU" not in results.describe(SMALL, "small", found)
+    found.facts["jaxgen"].update({"GFLOP": 4945.0, "peak TFLOP/s": 989.0})
+    assert "MFU 0.5 (jaxgen), 0.25 (peer)" in results.describe(SMALL, "small", found)
+
+
+def test_a_case_without_facts_leaves_no_gap():
+    case = types.SimpleNamespace(__doc__="Bare.\n\nText.\n", PROGRAMS={"jaxgen": None, "peer": None}, ROWS={"a": {}})
+    bare = Row({"jaxgen": 1.0, "peer": 2.0}, {"peer": [2.0]}, {"jaxgen": {}, "peer": {}}, 5, 5)
+    assert "\n\n\n" not in results.section("bare", case, {"a": bare}, "a machine")
+
+
+def test_a_section_names_the_commit_and_its_changes(tmp_path, monkeypatch):
+    def git(*args):
+        options = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
+        return subprocess.run(["git", *options, *args], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert results.commit() == ""  # no repository
+    git("init", "-q")
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "RESULTS.md").write_text("old")
+    (tmp_path / "code.py").write_text("old")
+    git("add", "-A")
+    git("commit", "-q", "-m", "first")
+    (tmp_path / "benchmarks" / "RESULTS.md").write_text("new")  # by the run itself
+    clean = results.commit()
+    assert re.fullmatch(r", commit [0-9a-f]{10}", clean) and clean[9:] in git("rev-parse", "HEAD")
+    (tmp_path / "code.py").write_text("new")
+    assert results.commit() == clean + " + changes"
+
+
+def test_cpu_time_is_finer_than_a_tick():
+    begin = child.used()
+    spent = [child.used() - begin for _ in range(1000)]
+    assert any(0 < seconds < 0.01 for seconds in spent)
+
+
+PYTHONS = {"jaxgen": Path(sys.executable), "peers": Path(sys.executable)}
+
+
+@pytest.fixture
+def toys(monkeypatch):
+    """Has the programs find the case where pytest does."""
+    monkeypatch.setattr(pairs, "ROOT", f"{ROOT}{os.pathsep}{ROOT / 'tests'}")
+    return [min(os.sched_getaffinity(0))]
+
+
+def test_programs_take_turns_and_disturbed_rounds_are_left_out(toys, tmp_path, monkeypatch):
+    verdicts, asked = iter([True, True, False, False, True, True]), []
+    monkeypatch.setattr(pairs, "quiet", lambda times, alone: asked.append((times["wall"], alone)) or next(verdicts))
+    found = pairs.compare(toy_case, "works", PYTHONS, toys, 2, tmp_path, lambda text: None)
+    # The first of two programs settles a round that was disturbed, the second and the third.
+    assert (found.kept, found.rounds, found.asked) == (2, 4, 2)
+    order = (tmp_path / "order.txt").read_text()
+    assert order == "aaabbb" + "ab" + "ba" + "ab" + "ba"  # three calls each before anything counts
+    assert not any(alone for _, alone in asked)  # wall time: nothing is said of waiting
+    assert [len(values) for values in found.ratios.values()] == [2]
+    walls = [wall for wall, _ in asked]
+    assert found.ratios["b"][0] == pytest.approx(walls[1] / walls[0])
+    assert found.facts["jaxgen a"] == {"told": 1.0, "runs": 7.0} == found.facts["b"]
+
+
+def test_a_row_whose_rounds_were_all_disturbed_is_empty(toys, tmp_path, monkeypatch):
+    monkeypatch.setattr(pairs, "quiet", lambda times, alone: False)
+    monkeypatch.setattr(pairs, "MOST", 2)
+    found = pairs.compare(toy_case, "works", PYTHONS, toys, 1, tmp_path, lambda text: None)
+    assert (found.seconds, found.ratios, found.kept, found.rounds) == ({}, {"b": []}, 0, 2)
+
+
+def test_a_program_that_dies_shows_its_log(toys, tmp_path):
+    with pytest.raises(RuntimeError, match=r"(?s)b has ended:.*no such thing as a peer"):
+        pairs.compare(toy_case, "fails", PYTHONS, toys, 1, tmp_path, lambda text: None)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["scanned", "--row", "nothing"], "no row has 'nothing' in its name; there are: ddpm_faces"),
+        (["nothing"], "no case nothing"),
+        (["classical", "--peers", "missing"], "make peers"),
+        (["scanned", "--pairs", "3"], "fewer go with --dry"),
+        (["unet_two_cores"], "more cores are needed"),
+        (["gpu_attention", "--peers", sys.executable], "a GPU is needed, and not found by jaxgen: "),
+    ],
+)
+def test_what_cannot_be_run_is_refused_at_once(options, why, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *options])
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0} if "unet_two_cores" in options else {0, 1})
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 2 and why in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_case_without_peers_runs_without_their_environment(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "scanned", "--row", "ddpm_faces", "--peers", "missing"])
+    monkeypatch.setattr(command, "compare", lambda *args: Row({}, {}, {}, 0, 30))
+    command.main()
+    assert "ddpm_faces: every one of 30 rounds was disturbed" in capsys.readouterr().out
+
+
+def test_a_start_ends_with_the_line_of_its_step(tmp_path):
+    log = tmp_path / "metrics.jsonl"
+    assert not start.logged(log, 1)
+    log.write_text('{"step": 1, "loss": 2.0}\n{"step": 12, "loss": 2.0}\n')
+    assert start.logged(log, 1) and not start.logged(log, 2)
 
 
 def test_a_case_without_peers_has_times_alone():

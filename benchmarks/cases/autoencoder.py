@@ -8,11 +8,12 @@ of the test images after 400 steps, a mean square of pixels in [0, 1].
 from functools import partial
 
 from benchmarks import autoencoders, images
+from benchmarks.program import Program
 
 RATE, STEPS, LABEL = 2e-3, 400, "error"
 
 
-def jaxgen() -> images.Program:
+def jaxgen() -> Program:
     """Ours."""
     from jaxgen.autoencoders import ae
 
@@ -26,14 +27,14 @@ def loss(nets, image):
     return (nets["decoder"](nets["encoder"](x)) - x).square().mean()
 
 
-def torch(compiled: bool = False) -> images.Program:
+def torch_program(compiled: bool = False) -> Program:
     """PyTorch's."""
     make = partial(autoencoders.torch_nets, autoencoders.CODE)
-    return images.torch(make, loss, autoencoders.DATA, RATE, STEPS, LABEL, compiled=compiled)
+    return images.torch_program(make, loss, autoencoders.DATA, RATE, STEPS, LABEL, compiled=compiled)
 
 
 prepare = partial(images.prepare, names=(autoencoders.DATA,))
 ROWS = {"batch 64": {}}
 WORK = dict.fromkeys(ROWS, (images.BATCH, "images"))
-PROGRAMS = {"jaxgen": jaxgen, "torch": torch, "torch, compiled": partial(torch, compiled=True)}
+PROGRAMS = {"jaxgen": jaxgen, "torch": torch_program, "torch, compiled": partial(torch_program, compiled=True)}
 GOAL = 1.5

@@ -12,7 +12,7 @@ from tempfile import mkdtemp
 from benchmarks import unets
 from benchmarks.program import Program
 
-WIDTH, COPIES = 64, 4  # the parameters, two moments, the average
+SHAPE, COPIES = unets.Shape(64), 4  # the parameters, two moments, the average
 
 
 def size(folder: Path) -> int:
@@ -30,8 +30,8 @@ def jaxgen(what: str) -> Program:
     from jaxgen.program import abstract_state
     from jaxgen.sharding import make_mesh
 
-    method, spec = unets.jaxgen_method(WIDTH)
-    abstract = abstract_state(method, spec, unets.BATCH, make_mesh(MeshConfig()), MeshConfig())
+    method, spec = unets.jaxgen_method(SHAPE)
+    abstract = abstract_state(method, spec, SHAPE.batch, make_mesh(MeshConfig()), MeshConfig())
     rng = np.random.default_rng(0)
 
     def fill(leaf):
@@ -58,12 +58,12 @@ def jaxgen(what: str) -> Program:
     return Program(runs[what].run, lambda: {"bytes": size(folder / str(saved["step"]))}, runs[what].after)
 
 
-def torch(what: str) -> Program:
+def torch_program(what: str) -> Program:
     """PyTorch's files."""
     import torch
 
     folder = Path(mkdtemp(dir="."))
-    params = unets.diffusers_model(WIDTH).state_dict()
+    params = unets.diffusers_model(SHAPE).state_dict()
     state = [{name: torch.randn_like(x) for name, x in params.items()} for _ in range(COPIES)]
     save, load = partial(torch.save, state, folder / "state.pt"), partial(torch.load, folder / "state.pt")
     save()
@@ -75,5 +75,5 @@ ROWS = {
     "save, until it is written": {"what": "save"},
     "restore": {"what": "restore"},
 }
-PROGRAMS = {"jaxgen": jaxgen, "torch": torch}
+PROGRAMS = {"jaxgen": jaxgen, "torch": torch_program}
 CLOCK = "wall"

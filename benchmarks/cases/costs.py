@@ -11,7 +11,7 @@ from benchmarks.pairs import ROOT
 
 AXES = {"batch": (4, 8, 16, 32, 64), "side": (16, 32, 48, 64), "num_devices": (1, 2, 4, 8)}
 LABELS = {"batch": "images in a batch", "side": "pixels along a side", "num_devices": "simulated devices, one core"}
-USUAL = {"batch": unets.BATCH, "side": unets.SIDE, "num_devices": 1}
+USUAL = {"batch": unets.SMALL.batch, "side": unets.SMALL.side, "num_devices": 1}
 PICTURE = ROOT / "docs" / "images" / "costs.png"
 
 

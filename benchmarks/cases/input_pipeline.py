@@ -39,7 +39,7 @@ def jaxgen(side: int, channels: int, batch: int) -> Program:
     return Program(lambda: jax.block_until_ready(prefetch.get()))
 
 
-def torch(side: int, channels: int, batch: int, whole: bool) -> Program:
+def torch_program(side: int, channels: int, batch: int, whole: bool) -> Program:
     """PyTorch's loader in the same process, which on one core is its fastest."""
     import torch
     from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
@@ -62,6 +62,6 @@ ROWS = {
 WORK = {row: (options["batch"], "images") for row, options in ROWS.items()}
 PROGRAMS = {
     "jaxgen": jaxgen,
-    "torch": partial(torch, whole=False),
-    "torch, whole batches": partial(torch, whole=True),
+    "torch": partial(torch_program, whole=False),
+    "torch, whole batches": partial(torch_program, whole=True),
 }

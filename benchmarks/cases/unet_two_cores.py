@@ -8,10 +8,7 @@ from functools import partial
 from benchmarks import unets
 
 ROWS = {f"width {width}": {"width": width} for width in (32, 64)}
-WORK = dict.fromkeys(ROWS, (unets.BATCH, "images"))
-PROGRAMS = {
-    "jaxgen": partial(unets.jaxgen_train, num_devices=2),
-    "diffusers": unets.diffusers_train,
-    "diffusers, compiled": partial(unets.diffusers_train, compiled=True),
-}
+WORK = dict.fromkeys(ROWS, (unets.SMALL.batch, "images"))
+PROGRAMS = {"jaxgen": partial(unets.jaxgen_train, num_devices=2)}
+PROGRAMS |= unets.both_layouts("diffusers", unets.diffusers_train)
 CORES, CLOCK = 2, "wall"

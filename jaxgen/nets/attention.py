@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxgen.kernels import backend
 
-BLOCKS, LEAST = 4, 32  # blocks of queries at most, and queries in a block at least
+BLOCKS, LEAST = 4, 32  # blocks of queries at most, and queries in a block at least, but for the last
 
 
 def attention(
@@ -29,7 +29,7 @@ def attention(
     segment: jax.Array | None = None,
     window: int | None = None,
 ) -> jax.Array:
-    """softmax(q kᵀ / √D) v, by cuDNN's flash kernel on a GPU in half precision, blocked on a CPU, and by XLA elsewhere.
+    """softmax(q kᵀ / √D) v, by cuDNN's flash kernel where that can, blocked on a CPU, and by XLA elsewhere.
 
     Args:
       q: queries [B, T, N, D].
@@ -42,15 +42,17 @@ def attention(
 
     Returns:
       [B, T, N, D] in q's dtype.
+
+    Raises:
+      ValueError: a window without `causal`, which has no one meaning.
     """
+    if window is not None and not causal:
+        raise ValueError(f"window={window} needs causal=True: it counts keys before a query")
     if backend() == "cpu" and mask is None and (causal or segment is not None):
         return _blocked_heads(q, k, v, segment, causal, window)
     if segment is not None:
         same = segment[:, None, :, None] == segment[:, None, None, :]
         mask = same if mask is None else mask & same
-    half = q.dtype in (jnp.bfloat16, jnp.float16)
-    # JAX's default never picks cuDNN, which takes half precision and heads of a multiple of 8 up to 128 only.
-    flash = backend() == "gpu" and half and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128
     return jax.nn.dot_product_attention(
         q,
         k,
@@ -58,8 +60,26 @@ def attention(
         mask=mask,
         is_causal=causal,
         local_window_size=None if window is None else (window - 1, 0),
-        implementation="cudnn" if flash else "xla",
+        implementation="cudnn" if _cudnn_can(q, k, mask) else "xla",  # JAX's default never picks cuDNN
     )
+
+
+def _cudnn_can(q: jax.Array, k: jax.Array, mask: jax.Array | None) -> bool:
+    """Whether cuDNN's flash kernel takes q, k and mask, with gradients too; JAX raises where it does not.
+
+    It takes half precision on NVIDIA's GPUs from Ampere (compute capability 8.0) on; heads of a multiple of 8 up to
+    128, from Hopper (9.0) on up to 256; with a mask even lengths alone, for the sake of its gradients (JAX's
+    `check_is_flash_attention`).
+    """
+    if backend() != "gpu" or q.dtype not in (jnp.bfloat16, jnp.float16):
+        return False
+    device = jax.local_devices()[0]
+    if "cuda" not in device.client.platform_version:  # AMD's
+        return False
+    capability = tuple(int(part) for part in device.compute_capability.split("."))
+    dim, most = q.shape[-1], 256 if capability >= (9, 0) else 128
+    even = mask is None or (q.shape[1] % 2 == 0 and k.shape[1] % 2 == 0)
+    return capability >= (8, 0) and dim % 8 == 0 and dim <= most and even
 
 
 def attend_cached(q: jax.Array, k: jax.Array, v: jax.Array, visible: jax.Array) -> jax.Array:
@@ -95,12 +115,11 @@ def _blocked(q, k, v, segment, causal: bool, window: int | None) -> jax.Array:
 
 
 def _spans(length: int, causal: bool, window: int | None) -> Iterator[tuple[slice, slice]]:
-    """The blocks of queries, and the keys that each can see."""
-    num = next(n for n in (BLOCKS, 2, 1) if n == 1 or (length % n == 0 and length // n >= LEAST))
-    size = length // num
+    """The blocks of queries, of which the last may be shorter, and the keys that each can see."""
+    size = max(LEAST, -(-length // BLOCKS))
     for start in range(0, length, size):
-        first = 0 if window is None else max(0, start - window + 1)
-        yield slice(start, start + size), slice(first, start + size if causal else length)
+        first, stop = 0 if window is None else max(0, start - window + 1), min(start + size, length)
+        yield slice(start, stop), slice(first, stop if causal else length)
 
 
 def _scores(q, k, segment, rows: slice, columns: slice, causal: bool, window: int | None) -> jax.Array:

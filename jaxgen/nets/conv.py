@@ -170,8 +170,9 @@ def _fold_stride(x, kernel, pads, stride):
 def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = "SAME") -> jax.Array:
     """Correlates images with a kernel, as `lax.conv_general_dilated` does.
 
-    On a CPU (as `kernels.backend` says when the function is traced): a 1×1 kernel is a matrix product, a stride s first
-    gathers s × s blocks into channels, and gradients take the path that the module describes.
+    On a CPU (as `kernels.backend` says when the function is traced): a 1×1 kernel is a matrix product, one to few
+    features a product whose columns are added up (`_narrow_conv`), a stride s first gathers s × s blocks into channels,
+    and gradients take the path that the module describes.
 
     Args:
       x: images [B, H, W, C].

@@ -13,7 +13,7 @@ class GroupNorm(nn.Module):
     """(x − mean) / √(variance + ε) · scale + bias, over the pixels and each of `num_groups` runs of channels.
 
     What flax's layer of that name computes, with its parameters; but sums go over the pixels first and then over a
-    group's channels, so that a CPU adds whole vectors of channels: two to three times as fast there.
+    group's channels, so that a CPU adds whole vectors of channels: with gradients 1.7 to 1.8 times as fast there.
 
     Attributes:
       num_groups: divides the channels.

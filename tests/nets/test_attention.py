@@ -1,10 +1,13 @@
 """Blocked attention against products over all pairs, of values and gradients."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxgen.nets import attention as module
 from jaxgen.nets.attention import attend_cached, attention
 
 LENGTH = 128  # four blocks
@@ -35,12 +38,12 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_blocks_equal_all_pairs(case):
-    q, k, v, g, segment = arrays()
-    i, j = np.arange(LENGTH)[:, None], np.arange(LENGTH)[None]
+@pytest.mark.parametrize(("case", "length"), [*((case, LENGTH) for case in CASES), ("packed window", 77)])
+def test_blocks_equal_all_pairs(case, length):
+    q, k, v, g, segment = arrays(length=length)
+    i, j = np.arange(length)[:, None], np.arange(length)[None]
     options = dict(CASES[case])
-    seen = np.ones((2, LENGTH, LENGTH), bool)
+    seen = np.ones((2, length, length), bool)
     if options.get("causal"):
         seen &= (i >= j)[None]
     if "window" in options:
@@ -56,6 +59,51 @@ def test_blocks_equal_all_pairs(case):
     assert ours[0] == pytest.approx(float(theirs[0]), rel=1e-4)
     for a, b in zip(ours[1], theirs[1], strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+@pytest.mark.parametrize(("length", "sizes"), [(128, [32] * 4), (257, [65, 65, 65, 62]), (77, [32, 32, 13]), (8, [8])])
+def test_blocks_cover_every_query_once(length, sizes):
+    spans = list(module._spans(length, True, None))
+    assert [rows.stop - rows.start for rows, _ in spans] == sizes
+    assert [number for rows, _ in spans for number in range(length)[rows]] == list(range(length))
+    assert all(columns == slice(0, rows.stop) for rows, columns in spans)
+
+
+def test_a_window_needs_an_order():
+    q, k, v, _, segment = arrays(length=8)
+    for given in (None, jnp.asarray(segment)):
+        with pytest.raises(ValueError, match="window=3 needs causal=True"):
+            attention(q, k, v, window=3, segment=given)
+
+
+@pytest.mark.parametrize(
+    ("capability", "client", "dtype", "dim", "lengths", "masked", "takes"),
+    [
+        ("8.0", "cuda 12090", "bfloat16", 128, (64, 64), True, True),
+        ("8.0", "cuda 12090", "float16", 64, (63, 65), False, True),
+        ("8.0", "cuda 12090", "bfloat16", 64, (63, 64), True, False),  # gradients with a mask: even lengths
+        ("8.0", "cuda 12090", "bfloat16", 64, (64, 65), True, False),
+        ("8.9", "cuda 12090", "bfloat16", 256, (64, 64), False, False),
+        ("9.0", "cuda 12090", "bfloat16", 256, (64, 64), False, True),
+        ("10.0", "cuda 12090", "bfloat16", 264, (64, 64), False, False),
+        ("10.0", "cuda 12090", "bfloat16", 256, (64, 64), False, True),
+        ("9.0", "cuda 12090", "bfloat16", 60, (64, 64), False, False),
+        ("7.5", "cuda 12090", "float16", 64, (64, 64), False, False),
+        ("9.0", "cuda 12090", "float32", 64, (64, 64), False, False),
+        ("gfx942", "rocm 60400", "bfloat16", 64, (64, 64), False, False),
+    ],
+)
+def test_cudnn_is_asked_for_what_it_can(capability, client, dtype, dim, lengths, masked, takes, monkeypatch):
+    """What JAX's `check_is_flash_attention` accepts for a forward and a backward pass."""
+    device = types.SimpleNamespace(
+        compute_capability=capability, client=types.SimpleNamespace(platform_version=f"PJRT\n{client}")
+    )
+    monkeypatch.setattr(module, "backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    q, k = (jax.ShapeDtypeStruct((2, length, 4, dim), dtype) for length in lengths)
+    assert module._cudnn_can(q, k, jnp.ones((1, 1, 1, 1), bool) if masked else None) == takes
+    monkeypatch.setattr(module, "backend", lambda: "plain")
+    assert not module._cudnn_can(q, k, None)
 
 
 def test_gradients_of_the_second_order():
