@@ -1,7 +1,8 @@
-"""DCGAN on the bundled 28×28 Fashion-MNIST: the paper's layers, augmented for a small data set.
+"""DCGAN on the bundled 28×28 Fashion-MNIST: strided layers as the paper's, augmented for a small data set.
 
 Run: python train.py configs/dcgan_fashion.py --workdir runs/dcgan_fashion
-Time and figures: not measured yet; eval/js bounds the divergence it plays for, eval/class_coverage says what it kept
+Time and figures: not measured yet; eval/js is a loose lower bound of the Jensen-Shannon divergence of images as they
+are (the critic has seen changed ones alone), eval/class_coverage says which classes it kept
 """
 
 from jaxgen.config import Experiment, Rule, TrainConfig

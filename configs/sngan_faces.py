@@ -22,6 +22,6 @@ config = Experiment(
         critic_optimizer=PlayerConfig(learning_rate=4e-4, b1=0.0, b2=0.9, decay_steps=20_000),
         condition="attribute",
     ),
-    data=Images("faces"),
+    data=Images("faces", validation=960),
     train=TrainConfig(steps=20_000, batch_size=64, log_every=100, sample_every=2000, eval_every=2000, save_every=2000),
 )

@@ -1,7 +1,7 @@
 """WGAN with clipped weights (algorithm 1 of the paper) on the bundled 28×28 Fashion-MNIST.
 
 Run: python train.py configs/wgan_fashion.py --workdir runs/wgan_fashion
-Time and figures: not measured yet; eval/wasserstein is the distance by a critic scaled to a mean slope of 1
+Time and figures: not measured yet; eval/wasserstein is an estimate by a critic scaled to a mean slope of 1
 """
 
 from jaxgen.config import Experiment, TrainConfig

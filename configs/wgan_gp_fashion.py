@@ -1,7 +1,7 @@
 """WGAN with a gradient penalty on the bundled 28×28 Fashion-MNIST.
 
 Run: python train.py configs/wgan_gp_fashion.py --workdir runs/wgan_gp_fashion
-Time and figures: not measured yet; eval/wasserstein is the distance of pixels in [-1, 1], of held-out images
+Time and figures: not measured yet; eval/wasserstein estimates the distance of held-out images, of pixels in [-1, 1]
 """
 
 from jaxgen.config import Experiment, TrainConfig

@@ -125,7 +125,7 @@ def make(cfg: Config, spec: Spec) -> Method:
     condition; what is left open of it is that of an example of the first batch. `evaluate` gives `loss`, the critic's
     on held-out examples against the averaged generator, `duplicates`, `coverage` and `class_coverage` of `watching`,
     and `js`, a lower bound of the Jensen-Shannon divergence in nats, where the critic's loss is logistic, or
-    `wasserstein`, the distance by a critic whose mean slope is 1.
+    `wasserstein`, an estimate of the distance by a critic scaled to a mean slope of 1.
 
     Raises:
       ValueError: an option of `cfg` is unknown or out of range, or contradicts another one or the data.

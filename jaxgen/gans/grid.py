@@ -1,7 +1,7 @@
 """The robustness grid of Gulrajani et al. (2017, arXiv 1704.00028, figure 2): `python -m jaxgen.gans.grid`.
 
-Four ways to train, each on seven pairs of networks of which most break one of the usual recommendations, all with the
-settings of their papers and none tuned to the pair; a short run each, of networks shrunk to a CPU. Every cell is an
+Four ways to train, each on seven pairs of networks of which most break one of the usual recommendations, all with
+settings close to their papers' and none tuned to the pair; a short run each, of networks shrunk to a CPU. Every cell is an
 ordinary run in the folder, so that the command goes on where it was stopped. A cell passes when its samples are nearer
 to the data, by the Fréchet distance, than those of a Gaussian of the pixels, and eight classes of ten are among them.
 """
@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from jaxgen import backend, catalog, trainer
-from jaxgen.config import Experiment, TrainConfig, experiment_to_json
+from jaxgen.config import Experiment, MeshConfig, TrainConfig, experiment_to_json
 from jaxgen.data import SOURCES, Images
 from jaxgen.gans import gan, wgan
 from jaxgen.gans.networks import CriticConfig, GeneratorConfig
@@ -34,7 +34,7 @@ from jaxgen.watch import NonFiniteError
 COVERED = 0.8  # share of the classes
 
 _ADAM, _RMSPROP = PlayerConfig(learning_rate=2e-4, b1=0.5, b2=0.999), PlayerConfig("rmsprop", 5e-5, b2=0.99)
-_PENALISED = PlayerConfig(learning_rate=1e-4, b1=0.5, b2=0.9)
+_PENALISED = PlayerConfig(learning_rate=1e-4, b1=0.0, b2=0.9)
 TRAINING: dict[str, gan.Config] = {
     "dcgan": gan.Config(loss="non_saturating", gen_optimizer=_ADAM, critic_optimizer=_ADAM),
     "lsgan": gan.Config(loss="least_squares", gen_optimizer=_ADAM, critic_optimizer=_ADAM),
@@ -79,14 +79,20 @@ def cell(training: str, networks: str, steps: int, batch_size: int) -> Experimen
 
 
 def run_cell(experiment: Experiment, workdir: Path, num: int) -> np.ndarray | None:
-    """`num` samples uint8 [num, H, W, C] of the cell, trained where it is not yet; None where its numbers diverged."""
+    """`num` samples uint8 [num, H, W, C] of the cell, trained where it is not yet; None where its numbers diverged.
+
+    Raises:
+      KeyboardInterrupt: training was stopped by a signal.
+    """
     data = experiment.data.load()
     method = catalog.make(experiment.method, data.spec)
     document = experiment_to_json(experiment, catalog.kinds(), SOURCES) | {"spec": data.spec.to_json()}
     try:
-        trainer.train(experiment, method, data, workdir, document)
+        outcome = trainer.train(experiment, method, data, workdir, document)
     except NonFiniteError:
         return None
+    if outcome.reason == "interrupted":
+        raise KeyboardInterrupt
     run, mesh = open_run(workdir), make_mesh(experiment.mesh)
     with jax.set_mesh(mesh):
         return draw_samples(run, mesh, restore(run, layout(run, mesh), "last").state, num)["image"]
@@ -132,7 +138,7 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--num", type=int, default=500, help="samples that are measured (default: 500)")
     options = parser.parse_args(args)
     backend.prepare(TrainConfig())
-    use_cores(options.batch_size, Experiment(None, None).mesh)
+    use_cores(options.batch_size, MeshConfig())
     data = Images("fashion").load()
     reference = evaluation.make_reference(data, "test", "fashion")
     gaussian = pixel_gaussian(reference.train, data.spec.levels, options.num, 0)

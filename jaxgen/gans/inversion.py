@@ -181,9 +181,10 @@ def make(cfg: Config, spec: Spec) -> Method:
 
     def search(state, key, known, seen):
         """The best code [B, K] of each known picture [B, H, W, C], and its error [B]."""
-        num, key_z = len(known) * options.restarts, key
+        num = len(known) * options.restarts
         each = lambda x: jnp.repeat(x, options.restarts, 0)
-        z = jax.random.normal(key_z, (num, cfg.code))
+        # Folded, for samples drawn with the same key have codes that begin with the same numbers.
+        z = jax.random.normal(jax.random.fold_in(key, 1), (num, cfg.code))
         if options.start == "encoder":
             first = jnp.arange(num) % options.restarts == 0
             code = each(encode(state["params"], known * seen)[0])  # what is hidden is grey

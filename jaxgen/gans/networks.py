@@ -66,7 +66,7 @@ class CriticConfig:
     spectral: bool = False
     """Whether every kernel is divided by its largest singular value."""
     conditioning: Conditioning = "projection"
-    """How a condition is seen: `projection` or `concatenation`."""
+    """How a condition is seen: `projection` or `concatenation`, which a `capsule` always does."""
     batch_features: BatchFeatures = "none"
     """What is seen of the other examples: `discrimination`, `deviation` or `none`."""
     group_size: int = 16

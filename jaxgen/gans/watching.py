@@ -9,8 +9,8 @@
 | gradients vanish or explode | `critic/grad_norm`, `gen/grad_norm` | the run's own |
 
 Duplicates and coverage compare within one evaluation batch, by the distance of pixels or coordinates: coarse, but
-cheap, and the same for every data set. Only figures of one batch size compare. In a last batch that is not full, the
-padding is a real example like the others.
+cheap, and the same for every data set. Only figures of one batch size compare. A last batch that is not full is filled
+up with copies of one example, which distorts them: choose `data.validation` divisible by the batch.
 """
 
 from __future__ import annotations

@@ -1,15 +1,19 @@
 """Wasserstein GANs, with clipped weights (Arjovsky et al. 2017, arXiv 1701.07875) or a gradient penalty.
 
-The penalty is that of Gulrajani et al. (2017, arXiv 1704.00028). By Kantorovich and Rubinstein, W_1(P_data, P_g) =
-max E_x f(x) − E_z f(g(z)) over all 1-Lipschitz f:
+The penalty is that of Gulrajani et al. (2017, arXiv 1704.00028). By Kantorovich and Rubinstein,
 
-  min_g max_{‖f‖_L ≤ 1} E_x f(x) − E_z f(g(z)) − λ E_x̃ (‖∇f(x̃)‖ − 1)².
+  W_1(P_data, P_g) = max_{‖f‖_L ≤ 1} E_x f(x) − E_z f(g(z)), which g is to make small.
+
+The penalty takes the place of the constraint:
+
+  min_g max_f E_x f(x) − E_z f(g(z)) − λ E_x̃ (‖∇f(x̃)‖ − 1)².
 
 It is `gan` with the critic's loss `wasserstein`, several descents of the critic for each of the generator, and one of
 the ways to keep f smooth: by default the penalty with λ = 10 and Adam with β = (0, 0.9); `clip=0.01` with
 `penalty="none"` and RMSProp at 5e-5 are algorithm 1 of the first paper; `critic.spectral` does it too. The estimate is
 `critic/wasserstein` in training, `critic/falling` says by how much it falls, and `eval/wasserstein` is of held-out
-examples, divided by the critic's mean slope: with clipped weights the estimate has no scale of its own.
+examples, divided by the critic's mean slope: with clipped weights the estimate has no scale of its own. It is no bound
+of W_1: a critic's greatest slope, not its mean, would make it one.
 
 Lecture errata E10 and E11: see `penalties`.
 """
@@ -57,5 +61,10 @@ def make(cfg: Config, spec: Spec) -> Method:
         raise ValueError(
             "a Wasserstein GAN needs one way to keep its critic smooth: method.penalty, method.clip or "
             f"method.critic.spectral, not {sum(ways)} of them"
+        )
+    if cfg.critic.spectral and (cfg.critic.norm != "none" or cfg.critic.kind == "capsule"):
+        raise ValueError(
+            "method.critic.spectral keeps a critic smooth that has kernels alone: take critic.norm=none and another "
+            "critic.kind than capsule"
         )
     return gan.build(cfg, spec)

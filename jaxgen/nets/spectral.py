@@ -1,7 +1,7 @@
 """Spectral normalisation as a function of parameters and explicit state (Miyato et al. 2018, arXiv 1802.05957).
 
 Every kernel W, seen as a matrix of all inputs by outputs, is divided by its largest singular value σ(W), so that each
-layer is 1-Lipschitz. One power iteration a step keeps up with σ: v ← W u / ‖·‖, u ← Wᵀ v / ‖·‖, σ = vᵀ W u, with u and
+dense layer is 1-Lipschitz. One power iteration a step keeps up with σ: v ← W u / ‖·‖, u ← Wᵀ v / ‖·‖, σ = vᵀ W u, with u and
 v held in the gradient (algorithm 1). The state is the u of each kernel; the networks know nothing of it, and a step's σ
 depends on parameters alone: parts of a batch see the same one.
 
@@ -44,7 +44,7 @@ def init_vectors(params: PyTree, num: int = 10) -> PyTree:
     """u of every kernel in `params`, after `num` power iterations: nested dicts of vectors [O]."""
 
     def start(kernel: jax.Array) -> jax.Array:
-        # Any direction that is not orthogonal to the first singular vector will do; a kernel's own row is not.
+        # Any direction that is not orthogonal to the first singular vector will do; of random weights a row is not.
         matrix = _matrix(kernel)
         return _unit(matrix[jnp.argmax(jnp.square(matrix).sum(1))])
 
