@@ -1,9 +1,10 @@
 """The robustness grid of Gulrajani et al. (2017, arXiv 1704.00028, figure 2): `python -m jaxgen.gans.grid`.
 
 Four ways to train, each on seven pairs of networks of which most break one of the usual recommendations, all with
-settings close to their papers' and none tuned to the pair; a short run each, of networks shrunk to a CPU. Every cell is an
-ordinary run in the folder, so that the command goes on where it was stopped. A cell passes when its samples are nearer
-to the data, by the Fréchet distance, than those of a Gaussian of the pixels, and eight classes of ten are among them.
+settings close to their papers' and none tuned to the pair; a short run each, of networks shrunk to a CPU. Every cell
+is an ordinary run in the folder, so that the command goes on where it was stopped. A cell passes when its samples are
+nearer to the data, by the Fréchet distance, than those of a Gaussian of the pixels, and eight classes of ten are among
+them.
 """
 
 from __future__ import annotations

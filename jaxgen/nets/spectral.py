@@ -1,9 +1,9 @@
 """Spectral normalisation as a function of parameters and explicit state (Miyato et al. 2018, arXiv 1802.05957).
 
 Every kernel W, seen as a matrix of all inputs by outputs, is divided by its largest singular value σ(W), so that each
-dense layer is 1-Lipschitz. One power iteration a step keeps up with σ: v ← W u / ‖·‖, u ← Wᵀ v / ‖·‖, σ = vᵀ W u, with u and
-v held in the gradient (algorithm 1). The state is the u of each kernel; the networks know nothing of it, and a step's σ
-depends on parameters alone: parts of a batch see the same one.
+dense layer is 1-Lipschitz. One power iteration a step keeps up with σ: v ← W u / ‖·‖, u ← Wᵀ v / ‖·‖, σ = vᵀ W u, with
+u and v held in the gradient (algorithm 1). The state is the u of each kernel; the networks know nothing of it, and a
+step's σ depends on parameters alone: parts of a batch see the same one.
 
 As in the paper a convolution's kernel is a matrix [h·w·C, O], whose σ is not the convolution's own norm, but bounds it
 up to a factor of √(h·w).
