@@ -14,7 +14,9 @@ import jax
 from jaxgen import backend, distributed
 from jaxgen.config import MeshConfig
 from jaxgen.metrics import evaluation
-from jaxgen.metrics.league import UNIT, Entry, fingerprint, ranked
+from jaxgen.metrics.league import Entry, fingerprint, ranked
+from jaxgen.metrics.repeats import UNIT
+from jaxgen.metrics.reporting import say_unsettled
 from jaxgen.report.atomic import replacing
 from jaxgen.sharding import make_mesh
 from jaxgen.trained import Run, layout, open_run, restore, use_cores
@@ -86,3 +88,4 @@ def show(report: Mapping[str, Any]) -> None:
         cells = (row["run"], str(row["step"]), row["metric"].removeprefix(UNIT), f"{row['value']:.4f}")
         table.add_row(*cells, f"{row['standard_error']:.4f}", above)
     Console().print(table)
+    say_unsettled({f"{row['run']}, {row['metric']}": row for row in report["rows"]})

@@ -12,7 +12,6 @@ from jaxgen.data import Dataset
 from jaxgen.metrics.compare import bootstrap_difference
 from jaxgen.metrics.repeats import Estimate
 
-UNIT = "bits_per_dim/"
 CHUNK = 1024  # examples that are read at a time
 
 
