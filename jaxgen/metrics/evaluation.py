@@ -132,9 +132,9 @@ def least_covered(real: np.ndarray, read: np.ndarray, judge: readers.Reader, spe
     Returns:
       `LEAST` rows at most, of `label`, `value`, `real` and `samples`, the two shares.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, one in zip(judge.labels, attribute_coverage(real, read, judge.sizes).attributes, strict=True):
-        names = spec.names.get(name, ())
+        names = spec.names.get(name) or (spec.names.get("label", ()) if name in readers.OWN_LABEL.values() else ())
         for value in np.flatnonzero(one.real > one.fake).tolist():
             shares = {"real": float(one.real[value]), "samples": float(one.fake[value])}
             rows.append({"label": name, "value": names[value] if names else value, **shares})
@@ -170,7 +170,7 @@ def labels_by_name(cond: Mapping[str, np.ndarray], spec: Spec, name: str) -> dic
 
     Captions and what else a judge does not read are left out.
     """
-    found = {}
+    found: dict[str, np.ndarray] = {}
     if "attribute" in cond:
         found |= {attribute: cond["attribute"][:, i] for i, attribute in enumerate(spec.names["attribute"])}
     if "label" in cond:
@@ -283,8 +283,8 @@ def evaluate(
     if reference.judge is not None and reference.labels is not None:
         read = reference.judge.read(images)[1]
         report["least_covered"] = least_covered(reference.labels, read, reference.judge, data.spec)
-        if table := asked(labels_by_name(cond, data.spec, name), read, reference.judge):
-            report["asked"] = table
+        if met := asked(labels_by_name(cond, data.spec, name), read, reference.judge):
+            report["asked"] = met
     if against is not None:
         others, other_seconds = timed_samples(against, mesh, found.state, num, seed, cond)
         report["against"] = {
