@@ -163,6 +163,13 @@ def test_what_was_asked_for_is_counted_value_by_value():
     assert set(found) == {"smiling"} and found["smiling"]["balanced_accuracy/n=300"] < 0.05
 
 
+def test_what_was_asked_for_is_shown_with_its_number_of_samples(capsys):
+    row = {"balanced_accuracy/n=20": 0.625, "recall/n=20": [0.25, None], "judge_accuracy": 0.875}
+    reporting.show({"metrics": {}, "num": 20, "asked": {"hat": row}})
+    text = capsys.readouterr().out
+    assert "n=20" in text and all(word in text for word in ("hat", "0.625", "0.250 –", "0.8750"))
+
+
 def test_the_values_that_samples_lack_are_named():
     judge = readers.Reader("r", ("hat", "colour"), (2, 3), {}, None)
     spec = Spec({}, {}, {}, names={"colour": ("red", "green", "blue")}, sizes={}, levels=256)
