@@ -214,8 +214,8 @@ def condition_of(
 
 def evaluate(args: Sequence[str]) -> int:
     """`evaluate DIR [--num 2000]`: a run's metrics over a split and of its samples, each beside floor and baseline."""
-    parser = argparse.ArgumentParser(prog="evaluate", allow_abbrev=False)
-    parser.add_argument("run", type=Path, help="the run's directory")
+    parser = argparse.ArgumentParser(prog="evaluate", add_help=False, allow_abbrev=False)
+    parser.add_argument("run", nargs="?", type=Path, help="the run's directory; it comes before the options")
     parser.add_argument("--split", default="test", help="train, validation or test (default: test)")
     parser.add_argument("--checkpoint", default="last", help="last, best, or a step (default: last)")
     parser.add_argument(
@@ -236,10 +236,17 @@ def evaluate(args: Sequence[str]) -> int:
     add_mesh_options(parser)
     distributed.add_options(parser)
     known, rest = parser.parse_known_args(args)
-    distributed.initialize(distributed.asked(known))
-    run = distributed.together(lambda: open_run(known.run))
+    asked = not {"-h", "--help"}.isdisjoint(rest)
+    if known.run is None or asked:
+        parser.print_help()
+        if known.run is None:
+            return 0 if asked else 2
     if args[0].startswith("-"):
         raise ValueError(f"the run's directory comes before the options: evaluate {known.run} …")
+    distributed.initialize(distributed.asked(known))
+    run = distributed.together(lambda: open_run(known.run))
+    if asked and not hasattr(run.config.method, "sample"):
+        return 0
     run = with_options(run, rest, f"evaluate {known.run}")
     against = with_options(run, shlex.split(known.against), "evaluate --against") if known.against else None
     if run.method.evaluate is None and run.method.sample is None:

@@ -14,7 +14,9 @@ import jax
 from jaxgen import backend, distributed
 from jaxgen.config import MeshConfig
 from jaxgen.metrics import evaluation
-from jaxgen.metrics.league import UNIT, Entry, fingerprint, ranked
+from jaxgen.metrics.league import Entry, fingerprint, is_likelihood, ranked
+from jaxgen.metrics.repeats import UNIT
+from jaxgen.metrics.reporting import say_unsettled
 from jaxgen.report.atomic import replacing
 from jaxgen.sharding import make_mesh
 from jaxgen.trained import Run, layout, open_run, restore, use_cores
@@ -64,7 +66,7 @@ def _entries(runs: Sequence[Run], split: str, checkpoint: str) -> list[Entry]:
         for run, data in zip(runs, loaded, strict=True):
             found = restore(run, layout(run, mesh), checkpoint)
             table = evaluation.measured(run, data, mesh, found, split)
-            own = [Entry(str(run.workdir), found.step, name, x) for name, x in table.items() if name.startswith(UNIT)]
+            own = [Entry(str(run.workdir), found.step, name, x) for name, x in table.items() if is_likelihood(name)]
             if not own:
                 names = ", ".join(table)
                 raise ValueError(f"the method of {run.workdir} has no likelihood in bits/dim; it reports: {names}")
@@ -86,3 +88,4 @@ def show(report: Mapping[str, Any]) -> None:
         cells = (row["run"], str(row["step"]), row["metric"].removeprefix(UNIT), f"{row['value']:.4f}")
         table.add_row(*cells, f"{row['standard_error']:.4f}", above)
     Console().print(table)
+    say_unsettled({f"{row['run']}, {row['metric']}": row for row in report["rows"]})

@@ -205,11 +205,13 @@ def test_as_many_devices_as_the_mesh_asks_for(monkeypatch, cores, batch_size, me
 def test_help(run, capsys):
     assert cli.run_command(cli.train, ["--help"]) == 0
     assert cli.run_command(cli.sample, ["--help"]) == 0
-    assert cli.run_command(cli.sample, []) == 2
-    capsys.readouterr()
-    assert call(cli.sample, run / "runs" / "kmeans_ring", "--help") == 0  # a method without sampling options
-    text = capsys.readouterr().out
-    assert all(option in text for option in ("--num", "--out", "--seed", "--checkpoint"))
+    assert cli.run_command(cli.evaluate, ["--help"]) == 0
+    for command, options in ((cli.sample, ("--out", "--condition")), (cli.evaluate, ("--split", "--against"))):
+        assert cli.run_command(command, []) == 2
+        capsys.readouterr()
+        assert call(command, run / "runs" / "kmeans_ring", "--help") == 0  # a method without sampling options
+        text = capsys.readouterr().out
+        assert all(option in text for option in ("--num", "--seed", "--checkpoint", *options))
     assert jax.device_count() == 8  # none of this changed the devices
 
 
@@ -217,13 +219,13 @@ def test_help_of_a_run_shows_the_sampling_options_as_well(run, capsys, monkeypat
     opened = trained.open_run(run / "runs" / "kmeans_ring")
     config = dataclasses.replace(opened.config, method=ddpm.Config())
     monkeypatch.setattr(cli, "open_run", lambda workdir: opened._replace(config=config))
-    with pytest.raises(SystemExit) as stop:
-        call(cli.sample, "any", "--help")
-    text = capsys.readouterr().out
-    assert stop.value.code in (None, 0)
-    assert all(
-        option in text for option in ("--num", "--out", "--seed", "--checkpoint", "--sampler", "--eta", "--guidance")
-    )
+    for command, option in ((cli.sample, "--out"), (cli.evaluate, "--against")):
+        with pytest.raises(SystemExit) as stop:
+            call(command, "any", "--help")
+        text = capsys.readouterr().out
+        assert stop.value.code in (None, 0)
+        expected = (option, "--num", "--seed", "--checkpoint", "--sampler", "--eta", "--guidance")
+        assert all(option in text for option in expected)
 
 
 def test_the_config_comes_before_the_options(run, capsys, monkeypatch):

@@ -28,10 +28,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.config import check_choice, closest
+from jaxgen.data.condition import check_keys, open_condition
 from jaxgen.diffusion import bound, schedules
 from jaxgen.diffusion.denoisers import Denoised, inpaint
 from jaxgen.diffusion.drawing import SampleConfig, check_drawing, draw
-from jaxgen.diffusion.network import Denoiser, check_cond, drop, predictor, read, target
+from jaxgen.diffusion.network import Denoiser, drop, predictor, read, target
 from jaxgen.diffusion.schedules import Prediction
 from jaxgen.method import Method, gradient_method, with_ema
 from jaxgen.nets.unet import UNetConfig, check_unet, rules
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from jaxgen.data import Spec
 
 Condition = Literal["label", "attribute", "tokens"]
+NUM_TIMES = 4  # times at which `evaluate` looks at each example, beside t = 1
 
 
 @dataclass(frozen=True)
@@ -118,8 +120,9 @@ def make(cfg: Config, spec: Spec) -> Method:
 
     `sample` takes these keys as its condition, and, to fill in a picture, `known` uint8 [num,H,W,C] with `mask`
     [num,H,W,1], 1 where it is to be drawn. `evaluate` gives `loss`, the error of the target, and `bits_per_dim/bound`
-    with its three parts; with self-conditioning both are of the network that is shown its own first guess at the same
-    t, as in training, where a sampler shows it the guess of the step before.
+    with its three parts, for σ² = β̃ or the learned one, guesses clipped, whatever `cfg.sample`; unless it is learned,
+    also `bits_per_dim/bound/variance=beta`. With self-conditioning they are of the network that is shown its own first
+    guess at the same t, as in training, where a sampler shows it the guess of the step before.
 
     Raises:
       ValueError: an option of `cfg` is unknown or out of range, the data lacks a condition, or the U-Net cannot take
@@ -134,21 +137,20 @@ def make(cfg: Config, spec: Spec) -> Method:
         x = jnp.concatenate([x_t, jnp.clip(x_0_before, -1.0, 1.0)], -1) if cfg.self_condition else x_t
         return net.apply(params, x, t / cfg.num_timesteps, cond, **kwargs)
 
-    def guess(params, x_0, t, eps, cond, again, **kwargs):
-        """Target and output at x_t; with self-conditioning, the examples that are `again` [B] see a first guess."""
+    def predict_noised(params, x_0, t, eps, cond, guess_first, **kwargs):
+        """x_t, the output there and its errors; self-conditioned, the examples `guess_first` [B] see a first guess."""
         x_t, before = schedules.q_sample(schedule, x_0, t, eps), jnp.zeros_like(x_0)
         if cfg.self_condition:
             first = read(cfg.prediction, schedule, x_t, t, run(params, x_t, t, cond, before, **kwargs)[0])[0]
-            before = jnp.where(again[:, None, None, None], jax.lax.stop_gradient(first), before)
+            before = jnp.where(guess_first[:, None, None, None], jax.lax.stop_gradient(first), before)
         output, mix = run(params, x_t, t, cond, before, **kwargs)
         errors = jnp.square(output - target(cfg.prediction, schedule, x_0, t, eps)).mean((1, 2, 3))
         return x_t, output, mix, errors
 
-    def terms(x_0, x_t, t, output, mix, clip, variance):
+    def terms(x_0, x_t, t, output, mix, variance, clip):
         x_0_hat, eps_hat = read(cfg.prediction, schedule, x_t, t, output)
         x_0_hat = jnp.clip(x_0_hat, -1.0, 1.0) if clip else x_0_hat
-        denoised = Denoised(x_0_hat, eps_hat, mix)
-        return bound.step_terms(schedule, x_0, x_t, t, denoised, variance, spec.levels)
+        return bound.step_terms(schedule, x_0, x_t, t, Denoised(x_0_hat, eps_hat, mix), variance, spec.levels)
 
     def init_params(key, batch, warm=None):
         x = to_unit(batch["image"][:1], spec.levels)
@@ -156,41 +158,44 @@ def make(cfg: Config, spec: Spec) -> Method:
         return net.init(key, x, jnp.ones((1,)), {k: batch[k][:1] for k in keys})
 
     def draw_noise(key, batch):
-        key_t, key_eps, key_drop, key_show, key_share, key_again = jax.random.split(key, 6)
+        key_t, key_eps, key_dropout, key_drop, key_share, key_first = jax.random.split(key, 6)
         size = batch["image"].shape[0]
         return {
             "t": jax.random.randint(key_t, (size,), 1, cfg.num_timesteps + 1),
             "eps": jax.random.normal(key_eps, batch["image"].shape),
-            "dropout": jax.random.split(key_drop, size),
-            "show": jax.random.uniform(key_show, (size, 1 + len(keys))),
-            "share": {
+            "dropout": jax.random.split(key_dropout, size),
+            # What of the condition an example is shown, see `drop`: which keys, and which attributes or words of each.
+            "cond_drop": jax.random.uniform(key_drop, (size, 1 + len(keys))),
+            "cond_share": {
                 k: jax.random.uniform(jax.random.fold_in(key_share, i), (size, 1 + batch[k].shape[1]))
                 for i, k in enumerate(keys)
                 if batch[k].ndim > 1
             },
-            "again": jax.random.bernoulli(key_again, 0.5, (size,)),
+            "guess_first": jax.random.bernoulli(key_first, 0.5, (size,)),  # half of the examples, see `predict_noised`
         }
 
     def loss_fn(params, batch, noise):
         x_0, t = to_unit(batch["image"], spec.levels), noise["t"]
         # One mask serves a whole (part of a) batch, so its first example's key is as good as any.
         dropout = {"train": True, "rngs": {"dropout": noise["dropout"][0]}} if cfg.net.dropout else {}
-        cond = drop({k: batch[k] for k in keys}, noise["show"], noise["share"], cfg.condition_dropout)
-        x_t, output, mix, errors = guess(params, x_0, t, noise["eps"], cond, noise["again"], **dropout)
+        cond = drop({k: batch[k] for k in keys}, noise["cond_drop"], noise["cond_share"], cfg.condition_dropout)
+        x_t, output, mix, errors = predict_noised(params, x_0, t, noise["eps"], cond, noise["guess_first"], **dropout)
         if cfg.min_snr is not None:
             errors = errors * schedules.min_snr_weight(schedule, t, cfg.prediction, cfg.min_snr)
         if not cfg.learn_variance:
             return errors.mean(), {}
         still = jax.lax.stop_gradient(output)  # the bound teaches the variance alone
-        vlb = cfg.num_timesteps * terms(x_0, x_t, t, still, mix, False, "learned").mean()
+        vlb = cfg.num_timesteps * terms(x_0, x_t, t, still, mix, "learned", clip=False).mean()
         return errors.mean() + cfg.bound_weight * vlb, {"error": errors.mean(), "vlb": vlb}
 
     def sample(state, key, num, cond=None):
-        cond = dict(cond or {})
+        check_keys(cond, *keys, "known", "mask")
+        cond = jax.tree.map(jnp.asarray, dict(cond or {}))
         fill = cond.pop("known", None), cond.pop("mask", None)
         if (fill[0] is None) != (fill[1] is None):
             raise ValueError("to fill in a picture takes both `known` and `mask`")
-        given = check_cond(cond, spec, keys, num), check_cond({}, spec, keys, num), fill
+        free = jax.tree.map(jnp.asarray, open_condition(spec, keys, num))
+        given = free | cond, free, fill
 
         def make_predict(given):
             cond, free, (known, mask) = given
@@ -207,27 +212,28 @@ def make(cfg: Config, spec: Spec) -> Method:
         x_0, cond = to_unit(batch["image"], spec.levels), {k: batch[k] for k in keys}
         size, key_t, key_eps = x_0.shape[0], *jax.random.split(key)
         # The first step has a term of its own; the others are drawn.
-        drawn, weights = bound.draw_times(schedule, key_t, size, 4)
-        times, again = jnp.concatenate([jnp.ones((1, size), jnp.int32), drawn]), jnp.ones((size,), bool)
+        drawn, weights = bound.draw_times(schedule, key_t, size, NUM_TIMES)
+        times, every = jnp.concatenate([jnp.ones((1, size), jnp.int32), drawn]), jnp.ones((size,), bool)
+        variances = ("learned",) if cfg.learn_variance else ("posterior", "beta")
 
         def at(inputs):
             t, key_eps = inputs
             eps = jax.random.normal(key_eps, x_0.shape)
-            x_t, output, mix, errors = guess(state["params"], x_0, t, eps, cond, again)
-            return errors, terms(x_0, x_t, t, output, mix, cfg.sample.clip, cfg.sample.variance)
+            x_t, output, mix, errors = predict_noised(state["params"], x_0, t, eps, cond, every)
+            return errors, [terms(x_0, x_t, t, output, mix, variance, clip=True) for variance in variances]
 
-        errors, bits = jax.lax.map(at, (times, jax.random.split(key_eps, len(times))))  # [5, B]
-        others = cfg.num_timesteps - 1
-        parts = {
-            "prior": bound.prior_term(schedule, x_0),
-            "diffusion": others * (weights * bits[1:]).mean(0),
-            "reconstruction": bits[0],
-        }
+        errors, bits = jax.lax.map(at, (times, jax.random.split(key_eps, len(times))))  # [1 + NUM_TIMES, B] each
+        prior, others = bound.prior_term(schedule, x_0), cfg.num_timesteps - 1
+        summed = lambda each: others * (weights * each[1:]).mean(0)  # over t = 2 … T
         values = {
-            "loss": (errors[0] + others * (weights * errors[1:]).mean(0)) / cfg.num_timesteps,
-            "bits_per_dim/bound": sum(parts.values()),
-            **{f"bits_per_dim/{name}": value for name, value in parts.items()},
+            "loss": (errors[0] + summed(errors)) / cfg.num_timesteps,
+            "bits_per_dim/bound": prior + summed(bits[0]) + bits[0][0],
+            "bits_per_dim/prior": prior,
+            "bits_per_dim/diffusion": summed(bits[0]),
+            "bits_per_dim/reconstruction": bits[0][0],
         }
+        for variance, each in zip(variances[1:], bits[1:], strict=True):
+            values[f"bits_per_dim/bound/variance={variance}"] = prior + summed(each) + each[0]
         return {name: (value, jnp.ones_like(value)) for name, value in values.items()}
 
     method = gradient_method(

@@ -16,23 +16,29 @@ from jaxgen.diffusion.samplers import Variance
 from jaxgen.diffusion.schedules import Schedule
 from jaxgen.sharding import constrain
 
-Sampler = Literal["ddim", "ancestral", "dpm_solver", "heun"]  # the keys of samplers.SAMPLERS
+Sampler = Literal["ddim", "ancestral", "dpm_solver", "heun"]
+"""The keys of `samplers.SAMPLERS`."""
 
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """How samples are drawn from a trained model."""
+    """How samples are drawn from a trained model.
+
+    `variance` and `noise_scale` belong to the ancestral sampler: the others ignore them, so that a config which sets
+    them can be drawn from by any sampler. `eta` above 0 and `resample` above 1 are refused where they have no effect.
+    """
 
     sampler: Sampler = "ddim"
     """`ddim`, `dpm_solver` and `heun` (good in few steps) or `ancestral` (Ho et al., Algorithm 2)."""
     steps: int = 50
     """Steps, 1 … num_timesteps; each is one evaluation of the network, two with `heun`."""
     eta: float = 0.0
-    """DDIM's share of fresh noise, from 0 (deterministic) to 1 (ancestral with the posterior's variance)."""
+    """Share of fresh noise of `ddim` alone, from 0 (deterministic) to 1 (ancestral with the posterior's variance)."""
     variance: Variance = "posterior"
-    """σ² of the ancestral sampler and of the bound: `posterior` (β̃_t), `beta` (β_t) or `learned`."""
+    """σ² of the ancestral sampler, ignored by others: `posterior` (β̃_t), `beta` (β_t) or `learned`."""
     noise_scale: float = 1.0
-    """Factor of the ancestral sampler's σ: a little above 1 gives back detail that an imperfect network takes away."""
+    """Factor of the ancestral sampler's σ, ignored by others: a little above 1 gives back detail that an imperfect
+    network takes away."""
     resample: int = 1
     """Passes of the ancestral sampler over each step, which fit what is drawn to a known part (RePaint); 10, say."""
     clip: bool = True
@@ -40,7 +46,8 @@ class SampleConfig:
     guidance: float = 1.0
     """Scale of classifier-free guidance: 1 draws from the conditional model, more sharpens the condition."""
     frames: int = 0
-    """So many states of each sample from noise to image, as a strip (.png) or an animation (.gif); 0 for none."""
+    """So many states of each sample from noise to image, steps + 1 at most, as a strip (.png) or an animation (.gif);
+    0 for none."""
     interpolate: int = 0
     """Each sample becomes a row of so many, between two noises; 0 for none."""
 
@@ -49,15 +56,19 @@ def check_drawing(cfg: SampleConfig, num_timesteps: int, learn_variance: bool) -
     """Raises a ValueError for a sampling option that cannot be followed."""
     check_choice("sample.sampler", cfg.sampler, get_args(Sampler))
     check_choice("sample.variance", cfg.variance, get_args(Variance))
+    samplers.check_noise(cfg.eta, cfg.noise_scale, cfg.resample)
+    samplers.time_steps(num_timesteps, cfg.steps)
     stochastic = cfg.sampler == "ancestral" or (cfg.sampler == "ddim" and cfg.eta > 0)
     for fine, message in (
-        (0 <= cfg.eta <= 1, f"eta={cfg.eta} must lie in 0…1"),
-        (cfg.resample >= 1, f"resample={cfg.resample} must be 1 (no going back) or more"),
-        (cfg.noise_scale >= 0, f"noise_scale={cfg.noise_scale} must be 0 or more"),
+        (cfg.eta == 0 or cfg.sampler == "ddim", f"eta={cfg.eta} needs sampler=ddim"),
         (cfg.resample == 1 or cfg.sampler == "ancestral", "resample needs sampler=ancestral"),
         (cfg.guidance >= 0, f"guidance={cfg.guidance} must be 0 or more"),
         (learn_variance or cfg.variance != "learned", "variance=learned needs a model with learn_variance"),
         (cfg.frames == 0 or cfg.frames >= 2, f"frames={cfg.frames} must be 2 or more, or 0 for none"),
+        (
+            cfg.frames <= cfg.steps + 1,
+            f"frames={cfg.frames} must be {cfg.steps + 1} or fewer: there are steps + 1 states",
+        ),
         (cfg.interpolate == 0 or cfg.interpolate >= 2, f"interpolate={cfg.interpolate} must be 2 or more, or 0"),
         (not (cfg.frames and cfg.interpolate), "frames and interpolate exclude each other"),
         (
@@ -67,7 +78,6 @@ def check_drawing(cfg: SampleConfig, num_timesteps: int, learn_variance: bool) -
     ):
         if not fine:
             raise ValueError(f"sample.{message}")
-    samplers.time_steps(num_timesteps, cfg.steps)
 
 
 def slerp(a: jax.Array, b: jax.Array, weights: jax.Array) -> jax.Array:
@@ -101,11 +111,11 @@ def walk(
     predict: Predict, schedule: Schedule, x_T: jax.Array, key: jax.Array, cfg: SampleConfig, path: bool = False
 ) -> jax.Array:
     """x_0 [B,H,W,C] from normal x_T by the sampler that `cfg` names; with `path` all states [steps+1, B,H,W,C]."""
-    noise = {"variance": cfg.variance, "noise_scale": cfg.noise_scale, "resample": cfg.resample}
-    own: dict[str, Any] = {"ddim": {"eta": cfg.eta}, "ancestral": noise}
+    ancestral_options = {"variance": cfg.variance, "noise_scale": cfg.noise_scale, "resample": cfg.resample}
+    options: dict[str, Any] = {"ddim": {"eta": cfg.eta}, "ancestral": ancestral_options}
     predict = clip_x0(predict, schedule) if cfg.clip else predict
     sampler = samplers.SAMPLERS[cfg.sampler]
-    return sampler(predict, schedule, x_T, key, cfg.steps, path=path, **own.get(cfg.sampler, {}))
+    return sampler(predict, schedule, x_T, key, cfg.steps, path=path, **options.get(cfg.sampler, {}))
 
 
 def draw(

@@ -7,14 +7,13 @@ unconditional model of classifier-free guidance (Ho & Salimans 2022, arXiv 2207.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxgen.data.condition import OPEN, open_condition
-from jaxgen.data.dataset import Spec
+from jaxgen.data.condition import OPEN
 from jaxgen.diffusion import schedules
 from jaxgen.diffusion.denoisers import Denoised, Predict, guided
 from jaxgen.diffusion.schedules import Prediction, Schedule
@@ -100,14 +99,6 @@ def drop(cond: Cond, uniform: jax.Array, share: Mapping[str, jax.Array], rate: f
         if key == "tokens":  # the words that are left close up, as a user's do
             shown[key] = jnp.take_along_axis(value, jnp.argsort(value == OPEN[key], axis=1), 1)
     return shown
-
-
-def check_cond(cond: Cond, spec: Spec, keys: Sequence[str], num: int) -> dict[str, jax.Array]:
-    """`cond` [num, ...] with what it does not ask for left open; ValueError on a key that is none of `keys`."""
-    if unknown := sorted(cond.keys() - set(keys)):
-        takes = f"takes {', '.join(keys)}" if keys else "is unconditional"
-        raise ValueError(f"this model {takes}; it cannot take the condition {', '.join(unknown)}")
-    return jax.tree.map(jnp.asarray, open_condition(spec, keys, num) | dict(cond))
 
 
 def target(prediction: Prediction, schedule: Schedule, x_0: jax.Array, t: jax.Array, eps: jax.Array) -> jax.Array:

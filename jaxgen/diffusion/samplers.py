@@ -39,6 +39,17 @@ def time_steps(num_timesteps: int, steps: int) -> np.ndarray:
     return np.round(np.linspace(num_timesteps, 0, steps + 1)).astype(np.int32)
 
 
+def check_noise(eta: float = 0.0, noise_scale: float = 1.0, resample: int = 1) -> None:
+    """Raises a ValueError for an option of `ddim` or `ancestral` that is out of range."""
+    for fine, message in (
+        (0 <= eta <= 1, f"eta={eta} must lie in 0…1"),
+        (noise_scale >= 0, f"noise_scale={noise_scale} must be 0 or more"),
+        (resample >= 1, f"resample={resample} must be 1 (no going back) or more"),
+    ):
+        if not fine:
+            raise ValueError(message)
+
+
 class _Terms(NamedTuple):
     """Coefficients of each evaluation, [evaluations] or scalars: x ← x_0 · x̂_0 + x · x + eps · ε̂ + … + noise.
 
@@ -131,10 +142,7 @@ def ancestral(
     """
     if variance not in get_args(Variance):
         raise ValueError(f"unknown variance {variance!r}{closest(str(variance), get_args(Variance))}")
-    if noise_scale < 0:
-        raise ValueError(f"noise_scale={noise_scale} must be 0 or more")
-    if resample < 1:
-        raise ValueError(f"resample={resample} must be 1 (no going back) or more")
+    check_noise(noise_scale=noise_scale, resample=resample)
     times = time_steps(schedule.num_timesteps, steps)
     log_small, log_large = log_variances(schedule, times)
     log_variance = log_large if variance == "beta" else log_small
@@ -176,8 +184,7 @@ def ddim(
     Raises:
       ValueError: `eta` or `steps` out of range.
     """
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta={eta} must lie in 0…1")
+    check_noise(eta)
     times = time_steps(schedule.num_timesteps, steps)
     t, s = times[:-1], times[1:]
     variance = eta**2 * posterior(schedule, t, s).variance

@@ -114,18 +114,35 @@ def label_names(target: str, spec: Spec) -> Sequence[str]:
     return spec.names["attribute"] if target == "attribute" else ("label",)
 
 
+def check(cfg: Config, spec: Spec) -> None:
+    """Raises a ValueError for an option that `make` cannot follow."""
+    if cfg.target not in spec.sizes:
+        raise ValueError(f"the data has no {cfg.target!r} to read; there are: {', '.join(spec.sizes) or 'none'}")
+    for fine, message in (
+        (
+            cfg.widths and all(width > 0 and width % 8 == 0 for width in cfg.widths),
+            f"widths={cfg.widths} must be multiples of 8, one or more",
+        ),
+        (cfg.num_blocks >= 1, f"num_blocks={cfg.num_blocks} must be 1 or more"),
+        (cfg.num_features >= 1, f"num_features={cfg.num_features} must be 1 or more"),
+        (0 <= cfg.dropout < 1, f"dropout={cfg.dropout} must lie in 0…1, and below 1"),
+        (cfg.shift >= 0, f"shift={cfg.shift} must be 0 pixels or more"),
+        (cfg.noise >= 0, f"noise={cfg.noise} must be 0 or more"),
+        (0 <= cfg.ema_decay < 1, f"ema_decay={cfg.ema_decay} must lie in 0…1, and below 1"),
+    ):
+        if not fine:
+            raise ValueError(f"method.{message}")
+
+
 def make(cfg: Config, spec: Spec) -> Method:
     """A classifier of the images of `spec`; reads `image` and `cfg.target`.
 
     `evaluate` gives `loss` in nats and `accuracy/NAME` for each label. It does not sample.
 
     Raises:
-      ValueError: the data has no such labels, or a width that is no multiple of 8.
+      ValueError: the data has no such labels, or an option is out of range.
     """
-    if cfg.target not in spec.sizes:
-        raise ValueError(f"the data has no {cfg.target!r} to read; there are: {', '.join(spec.sizes) or 'none'}")
-    if any(width % 8 for width in cfg.widths) or not cfg.widths:
-        raise ValueError(f"method.widths={cfg.widths} must be multiples of 8")
+    check(cfg, spec)
     net, names = Classifier(cfg, spec.sizes[cfg.target]), label_names(cfg.target, spec)
 
     def init_params(key, batch, warm=None):

@@ -15,6 +15,7 @@ Only copies tell the two apart.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -88,6 +89,27 @@ def frechet_distance(a: Moments, b: Moments) -> Frechet:
     cross = np.linalg.svd(covariance_root(a.cov).T @ covariance_root(b.cov), compute_uv=False).sum()
     cov_part = max(float(np.trace(a.cov) + np.trace(b.cov) - 2 * cross), 0.0)  # below 0 by rounding alone
     return Frechet(mean_part + cov_part, mean_part, cov_part)
+
+
+def distance_from(real: Moments) -> Callable[[ArrayLike], float]:
+    """`features [N, D] -> frechet_distance(moments(features), real).distance`, with `real` decomposed once, for many.
+
+    The singular values of R_1ᵀ R_2 are the roots of the eigenvalues of R_2ᵀ Σ_1 R_2, one decomposition a call. Of those
+    that are rounding noise, which count as 0, each root is below 2e-7 of the largest one for D = 128.
+    """
+    root = covariance_root(real.cov)
+
+    def distance(features: ArrayLike) -> float:
+        a = moments(features)
+        if a.mean.shape != real.mean.shape or min(a.count, real.count) < 2:
+            return frechet_distance(a, real).distance  # which says what is wrong
+        values = np.linalg.eigvalsh(root.T @ a.cov @ root)
+        noise = len(values) * np.finfo(np.float64).eps * values[-1]
+        cross = np.sqrt(np.where(values > noise, values, 0)).sum()
+        cov_part = max(float(np.trace(a.cov) + np.trace(real.cov) - 2 * cross), 0.0)
+        return float(np.square(a.mean - real.mean).sum()) + cov_part
+
+    return distance
 
 
 class KernelDistance(NamedTuple):

@@ -10,9 +10,8 @@ import numpy as np
 
 from jaxgen.data import Dataset
 from jaxgen.metrics.compare import bootstrap_difference
-from jaxgen.metrics.repeats import Estimate
+from jaxgen.metrics.repeats import UNIT, Estimate
 
-UNIT = "bits_per_dim/"
 CHUNK = 1024  # examples that are read at a time
 
 
@@ -23,6 +22,11 @@ class Entry(NamedTuple):
     step: int
     metric: str
     estimate: Estimate
+
+
+def is_likelihood(metric: str) -> bool:
+    """Whether a metric is −log₂ p in bits/dim, exact or a bound, and not one of a bound's parts."""
+    return metric.startswith((f"{UNIT}exact", f"{UNIT}bound"))
 
 
 def fingerprint(data: Dataset, split: str, key: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -139,9 +140,10 @@ def feature_function(text: str) -> Callable[[np.ndarray], np.ndarray]:
         raise ValueError(f"--features takes FILE.py:FUNCTION, such as inception.py:features, not {text!r}")
     if not Path(place).is_file():
         raise FileNotFoundError(f"no file {place} for --features")
-    spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+    # Dataclasses look their module up by its name while it runs; this one hides no package, since none has a colon.
+    spec = importlib.util.spec_from_file_location(f"features:{Path(place).resolve()}", place)
     assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     function = getattr(module, name, None)
     if not callable(function):

@@ -14,6 +14,13 @@ from jaxgen.report.curves import write_rows
 from jaxgen.report.images import grid, write_png
 
 
+def say_unsettled(rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """Prints a line for each of the metrics, `Estimate.to_json` by name, whose noise was not averaged away."""
+    for name, row in rows.items():
+        if not row["settled"]:
+            print(f"{name}: after {row['repeats']} repeats its noise is still {row['noise']:.2g}, above what was asked")
+
+
 def show(report: Mapping[str, Any]) -> None:
     """Prints the report as tables."""
     from rich.console import Console
@@ -27,9 +34,11 @@ def show(report: Mapping[str, Any]) -> None:
         for name, row in report["metrics"].items():
             table.add_row(name, f"{row['value']:.5g}", f"{row['standard_error']:.2g}", f"{row['noise']:.1g}")
         console.print(table)
+        say_unsettled(report["metrics"])
     if "samples" in report:
         caption = "floor: real images of the split; baseline: a Gaussian of the pixels"
-        table = Table("measure", "samples", "floor", "baseline", title="samples", caption=caption)
+        features = f"features of {report['features']}" if report["features"] else "no features of this data set"
+        table = Table("measure", "samples", "floor", "baseline", title=f"samples, {features}", caption=caption)
         for name in report["samples"]:
             table.add_row(name, *(f"{report[kind][name]:.4g}" for kind in ("samples", "floor", "gaussian")))
         console.print(table)
@@ -38,18 +47,21 @@ def show(report: Mapping[str, Any]) -> None:
         table = Table("measure", "samples", "against", title="other sampling options, from the same noise")
         for name in report["samples"]:
             table.add_row(name, f"{report['samples'][name]:.4g}", f"{other['samples'][name]:.4g}")
-        table.add_row("seconds a sample", f"{report['seconds_a_sample']:.3g}", f"{other['seconds_a_sample']:.3g}")
+        seconds = (report["seconds_a_sample"], other["seconds_a_sample"])
+        table.add_row("seconds a sample", *("–" if one is None else f"{one:.3g}" for one in seconds))
         console.print(table)
         for name, row in other.items():
             if name.startswith("fd_difference"):
                 print(f"{name}: {row['difference']:.4g}, 95 % interval {row['low']:.4g} … {row['high']:.4g}")
+        for name, why in other.get("left_out", {}).items():
+            print(f"{name} is left out: {why}")
     if "asked" in report:
-        caption = "the judge's own accuracy is on real test images"
+        caption, n = "the judge's own accuracy is on real test images", f"n={report['num']}"
         titles = ("asked for", "balanced accuracy", "recall of each value", "judge's own accuracy")
-        table = Table(*titles, title="what the judge reads", caption=caption)
+        table = Table(*titles, title=f"what the judge reads, {n}", caption=caption)
         for name, row in report["asked"].items():
-            recall = " ".join("–" if r is None else f"{r:.3f}" for r in row["recall"])
-            table.add_row(name, f"{row['balanced_accuracy']:.3f}", recall, f"{row['judge_accuracy']:.4f}")
+            recall = " ".join("–" if r is None else f"{r:.3f}" for r in row[f"recall/{n}"])
+            table.add_row(name, f"{row[f'balanced_accuracy/{n}']:.3f}", recall, f"{row['judge_accuracy']:.4f}")
         console.print(table)
 
 

@@ -103,7 +103,7 @@ def test_samples_are_images_and_a_function_of_the_key(trained, sampler):
     assert a.shape == (2, 8, 8, 1) and a.dtype == jnp.uint8 and int(a.max()) <= 16
     np.testing.assert_array_equal(a, draw(1))
     assert (a != draw(2)).any()
-    with pytest.raises(ValueError, match="unconditional"):
+    with pytest.raises(ValueError, match="cannot take the condition label; those it takes: known, mask"):
         drawn(trained, 1, 2, {"label": jnp.zeros(2)}, sampler=sampler)
 
 
@@ -221,7 +221,7 @@ def test_a_class_can_be_asked_for(conditional):
     image = jax.jit(method.sample, static_argnums=2)(state, jax.random.key(0), 12, {"label": label})["image"]
     brightness = np.asarray(image, np.float32).mean((1, 2, 3)) / 16
     assert brightness[:6].mean() < 0.25 and brightness[6:].mean() > 0.75  # 1/2 each where the class is not heard
-    with pytest.raises(ValueError, match="takes label; it cannot take the condition attribute"):
+    with pytest.raises(ValueError, match="cannot take the condition attribute; those it takes: label, known, mask"):
         method.sample(state, jax.random.key(1), 3, {"attribute": jnp.zeros((3, 2))})
 
 
@@ -238,13 +238,14 @@ def test_metrics_of_the_hybrid_loss_and_the_bound(conditional):
 def test_the_bound_is_its_sum_over_every_step():
     """T = 4 and a network that says nothing: each step's term of the bound by its expectation over the noise."""
     net = dataclasses.replace(TINY_NET, attention_resolutions=())
-    cfg = dataclasses.replace(CONFIG, net=net, num_timesteps=4, sample=SampleConfig(steps=4))
+    sample = SampleConfig("ancestral", steps=4, variance="beta", clip=False)  # none of which changes the bounds
+    cfg = dataclasses.replace(CONFIG, net=net, num_timesteps=4, sample=sample)
     method, batch = ddpm.make(cfg, SPEC), black_and_white(32)
     state = jax.jit(method.init)(jax.random.key(0), batch)
     keys = jax.random.split(jax.random.key(1), 200)
     found = harness.optimised(lambda keys: jax.lax.map(lambda key: method.evaluate(state, batch, key), keys))(keys)
     schedule, x_0 = ddpm.schedules.cosine_schedule(4), ddpm.to_unit(batch["image"], 17)
-    total, error = {}, 0.0
+    total, beta, error = {}, 0.0, 0.0
 
     @jax.jit
     def at(t):
@@ -254,15 +255,18 @@ def test_the_bound_is_its_sum_over_every_step():
         x_t = ddpm.schedules.q_sample(schedule, x, times, eps)
         x_0_hat, eps_hat = read("v", schedule, x_t, times, jnp.zeros_like(x_t))
         guess = ddpm.Denoised(jnp.clip(x_0_hat, -1, 1), eps_hat)
-        terms = ddpm.bound.step_terms(schedule, x, x_t, times, guess, "posterior", 17)
-        return terms.mean(), jnp.square(target("v", schedule, x, times, eps)).mean()
+        terms = [ddpm.bound.step_terms(schedule, x, x_t, times, guess, name, 17) for name in ("posterior", "beta")]
+        return *(each.mean() for each in terms), jnp.square(target("v", schedule, x, times, eps)).mean()
 
     for t in range(1, 5):
-        term, square = map(float, at(t))
+        term, beta_term, square = map(float, at(t))
+        beta += beta_term
         total["reconstruction" if t == 1 else "diffusion"] = total.get("diffusion", 0.0) + term
         error += square / 4
     total["prior"] = float(ddpm.bound.prior_term(schedule, x_0).mean())
-    for name, expected in (*total.items(), ("bound", sum(total.values()))):
+    bounds = {"bound": sum(total.values()), "bound/variance=beta": beta + total["prior"]}
+    assert abs(bounds["bound"] - bounds["bound/variance=beta"]) > 0.1 * bounds["bound"]
+    for name, expected in (total | bounds).items():
         assert float(found[f"bits_per_dim/{name}"][0].mean()) == pytest.approx(expected, rel=0.01), name
     assert float(found["loss"][0].mean()) == pytest.approx(error, rel=0.01)
 
@@ -342,7 +346,10 @@ def test_a_known_part_is_kept_exactly(trained, options):
         ({"sample": SampleConfig(variance="bet")}, "did you mean beta"),
         ({"sample": SampleConfig(variance="learned")}, "needs a model with learn_variance"),
         ({"sample": SampleConfig(eta=2.0)}, "eta"),
+        ({"sample": SampleConfig("ancestral", eta=0.5)}, "eta=0.5 needs sampler=ddim"),
+        ({"sample": SampleConfig("dpm_solver", eta=0.5)}, "eta=0.5 needs sampler=ddim"),
         ({"sample": SampleConfig(frames=1)}, "frames=1 must be 2 or more"),
+        ({"sample": SampleConfig(steps=3, frames=5)}, "frames=5 must be 4 or fewer"),
         ({"sample": SampleConfig(frames=4, interpolate=4)}, "exclude each other"),
         ({"sample": SampleConfig(interpolate=4, sampler="ancestral")}, "a sampler without noise"),
         ({"sample": SampleConfig(noise_scale=-0.1)}, "noise_scale=-0.1 must be 0 or more"),

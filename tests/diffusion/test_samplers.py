@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ from scipy import spatial, stats
 import harness
 from closed_forms import gaussian, mixture
 from jaxgen.diffusion import samplers
-from jaxgen.diffusion.drawing import slerp
+from jaxgen.diffusion.drawing import Sampler, slerp
 from jaxgen.diffusion.schedules import (
     cosine_schedule,
     linear_schedule,
@@ -27,6 +28,10 @@ def draw(sampler, schedule, mean=0.0, std=1.0, num=20_000, steps=T, **options):
     x_T = jax.random.normal(key_x, (num, 1, 1, 1))
     run = harness.optimised(lambda x, key: sampler(gaussian(schedule, mean, std), schedule, x, key, steps, **options))
     return np.asarray(x_T).ravel(), np.asarray(run(x_T, key)).ravel()
+
+
+def test_the_option_names_every_sampler():
+    assert get_args(Sampler) == tuple(samplers.SAMPLERS)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 50, 1000])

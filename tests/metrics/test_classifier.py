@@ -52,6 +52,14 @@ def test_it_learns_to_read_digits():
     [
         (classifier.Config("attribute"), "no 'attribute' to read; there are: label"),
         (classifier.Config("label", widths=(12,)), "multiples of 8"),
+        (classifier.Config("label", widths=()), "multiples of 8"),
+        (classifier.Config("label", widths=(8, 0)), "multiples of 8"),
+        (classifier.Config("label", num_blocks=-1), "method.num_blocks=-1 must be 1 or more"),
+        (classifier.Config("label", num_features=0), "method.num_features=0 must be 1 or more"),
+        (classifier.Config("label", dropout=1.5), "method.dropout=1.5 must lie"),
+        (classifier.Config("label", shift=-1), "method.shift=-1 must be 0"),
+        (classifier.Config("label", noise=-1.0), "method.noise=-1.0 must be 0"),
+        (classifier.Config("label", ema_decay=1.0), "method.ema_decay=1.0 must lie"),
     ],
 )
 def test_what_cannot_be_read_is_said(config, message):

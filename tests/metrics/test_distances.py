@@ -53,6 +53,16 @@ def test_frechet_distance_of_diagonal_gaussians_is_that_of_their_deviations():
     assert found == pytest.approx((5 + np.square(s - r).sum(), 5, np.square(s - r).sum()))
 
 
+@pytest.mark.parametrize(("rows", "dim"), [(200, 12), (9, 30)])  # the second set's covariance is singular
+def test_a_distance_from_one_set_is_the_frechet_distance(rows, dim):
+    real, x = D.moments(normal(3, 200, dim) @ normal(4, dim, dim)), normal(5, rows, dim) @ normal(6, dim, dim) + 1
+    distance = D.distance_from(real)
+    assert distance(x) == pytest.approx(D.frechet_distance(D.moments(x), real).distance, rel=1e-8)
+    for wrong, message in ((x[:, 1:], f"of {dim - 1} and of {dim} features"), (x[:1], "have 1 and 200$")):
+        with pytest.raises(ValueError, match=message):
+            distance(wrong)
+
+
 def test_frechet_distance_ignores_rotations_and_empty_dimensions():
     x, y = normal(7, 40, 3), normal(8, 40, 3) * 2
     expected = D.frechet_distance(D.moments(x), D.moments(y))
@@ -230,7 +240,6 @@ def test_memory_does_not_grow_with_the_number_of_pairs():
     [
         (lambda: D.moments(np.zeros(3)), r"features must be an array \[N, D\] .* not \[3\]"),
         (lambda: D.moments(np.array([[0.0], [np.nan]])), "NaN or infinite values, in row 1 first"),
-        (lambda: D.frechet_distance(gaussian([0], [[1]]), gaussian([0, 0], np.eye(2))), "of 1 and of 2 features"),
         (lambda: D.frechet_distance(gaussian([0], [[1]]), gaussian([0, 0], np.eye(2))), "of 1 and of 2 features"),
         (lambda: D.frechet_distance(D.moments(np.ones((1, 2))), D.moments(np.ones((3, 2)))), "have 1 and 3$"),
         (lambda: D.kernel_distance(np.ones((2, 2)), np.ones((4, 2))), "x must be an array"),

@@ -10,7 +10,7 @@ import harness
 from jaxgen import cli
 from jaxgen.data import Images
 from jaxgen.metrics import repeats
-from jaxgen.metrics.league import Entry, fingerprint, ranked
+from jaxgen.metrics.league import Entry, fingerprint, is_likelihood, ranked
 from jaxgen.metrics.repeats import estimate
 
 
@@ -30,6 +30,12 @@ def test_models_that_find_the_same_examples_hard_are_told_apart():
     assert gap["high"] - gap["low"] == pytest.approx(4 * 0.05 / 20, rel=0.3)
     assert min(first["standard_error"], second["standard_error"]) > 0.04
     json.dumps([first, second])
+
+
+def test_parts_of_a_bound_are_no_likelihoods():
+    names = ("exact", "bound", "bound/k=16", "bound/variance=beta", "prior", "diffusion", "reconstruction")
+    kept = [name for name in names if is_likelihood(f"bits_per_dim/{name}")]
+    assert kept == list(names[:4]) and not is_likelihood("loss")
 
 
 def test_a_fingerprint_knows_every_example_and_their_order():

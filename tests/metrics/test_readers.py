@@ -1,5 +1,7 @@
 """The networks that ship: they come back as they were saved, and read real images as well as their headers say."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,6 +44,44 @@ def test_the_readers_read_as_well_as_their_headers_say(name):
     assert share == pytest.approx(reader.accuracy, abs=0.003)  # measured before the weights were halved in precision
     if name == "classifier_faces_judge":
         assert min(share[label] for label in ("smiling", "long_hair", "glasses", "hat")) >= 0.99
+
+
+NETWORK = """
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Config:
+    width: int = 3
+    names: tuple[str, ...] = field(default=())
+
+
+class Net(nn.Module):
+    config: Config
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(self.config.width)(x.reshape(len(x), -1))
+
+
+def features(images):
+    net = Net(Config())
+    return np.asarray(net.apply(net.init(jax.random.key(0), images), images))
+"""
+
+
+def test_features_come_from_any_module_and_it_hides_no_package(tmp_path):
+    (tmp_path / "optax.py").write_text(NETWORK)  # a file may have a package's name
+    package = sys.modules["optax"]
+    function = readers.feature_function(f"{tmp_path}/optax.py:features")
+    assert function(np.ones((2, 4, 4, 1), np.float32)).shape == (2, 3)
+    assert sys.modules["optax"] is package
 
 
 def test_mistakes_name_what_there_is(tmp_path):
