@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import math
 import os
 import re
 import subprocess
@@ -10,12 +12,13 @@ import time
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import toy_case
 from benchmarks import __main__ as command
-from benchmarks import child, pairs, results
+from benchmarks import child, pairs, results, text_rates
 from benchmarks.cases import costs, start
 from benchmarks.pairs import ROOT, Row, quiet
 from benchmarks.program import Program
@@ -250,3 +253,30 @@ def test_a_case_replaces_its_own_section_only(tmp_path, monkeypatch):
     assert text.startswith("# Benchmarks") and text.index("## First") < text.index("## Second")
     assert text.count("## First") == 1 and "| small | 3 ms | 20 ms |" in text and "| small | 2 ms |" in text
     assert "| small | 1 ms |" not in text
+
+
+def test_an_n_gram_models_bits_are_those_of_its_formula():
+    """By counting in a dictionary, byte by byte."""
+    train, test = [b"abracadabra", b"abba"], [b"cab", b"abracab"]
+    counts = collections.Counter()
+    for order in range(3):
+        for document in train:
+            padded = bytes(order) + document
+            counts.update((padded[i : i + order], padded[i + order]) for i in range(len(document)))
+
+    def probability(context, byte):
+        if context is None:
+            return 1 / 256
+        behind = {x: num for (known, x), num in counts.items() if known == context}
+        shorter = probability(context[1:] if context else None, byte)
+        return (
+            (behind.get(byte, 0) + len(behind) * shorter) / (sum(behind.values()) + len(behind)) if behind else shorter
+        )
+
+    for order, found in enumerate(text_rates.ngram_bits(train, test, range(1, 3))):
+        bits = [
+            -math.log2(probability((bytes(order) + text)[i : i + order], text[i]))
+            for text in test
+            for i in range(len(text))
+        ]
+        assert found == pytest.approx(np.mean(bits), rel=1e-6)
