@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from jaxgen import catalog
 from jaxgen.config import Experiment
-from jaxgen.data import Images, Spec
+from jaxgen.data import Images, Spec, Text
 from jaxgen.devices import Accelerator, memory_of, named, peak_flops, usable_memory
 from jaxgen.flops import Flops, model_flops
 from jaxgen.kernels import plain
@@ -144,7 +144,8 @@ def plan(
     """Plans the run that `config` describes.
 
     Args:
-      config: the experiment; its data need not be here where their description does without them (TFDS).
+      config: the experiment; its data need not be here where their description does without them: images of TFDS, and
+        text where the method's `num_tokens` says how many tokens there are.
       num_devices: devices of the mesh; None for all that are here. On a CPU they are stand-ins for accelerators.
       device_kind: what they are, see `jaxgen.devices.named`; None for what is here.
       compiled: whether the step is compiled, which takes most of the time; the peak of memory is unknown otherwise.
@@ -158,7 +159,7 @@ def plan(
     mesh = make_mesh(config.mesh, devices)
     batch_size = config.train.batch_size
     check_batch(batch_size, mesh)
-    spec = config.data.spec() if isinstance(config.data, Images) else config.data.load().spec
+    spec = _described(config)
     method = catalog.make(config.method, spec)
     stand_in = devices[0].platform == "cpu" and (num_devices is not None or accelerator is not None)
     with jax.set_mesh(mesh):
@@ -194,6 +195,18 @@ def plan(
         advice=(),
     )
     return drawn._replace(advice=advice(config, drawn, method, spec, mesh)) if drawn.fits is False else drawn
+
+
+def _described(config: Experiment) -> Spec:
+    """The data's description, without reading them where that is possible."""
+    if isinstance(config.data, Images):
+        return config.data.spec()
+    try:
+        return config.data.load().spec
+    except FileNotFoundError:
+        if not (isinstance(config.data, Text) and getattr(config.method, "num_tokens", None)):
+            raise
+        return config.data.unread()
 
 
 def _device(device: jax.Device, accelerator: Accelerator | None, stand_in: bool) -> dict[str, Any]:

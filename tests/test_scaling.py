@@ -1,11 +1,12 @@
 """Rules of thumb by their published numbers, and the count of FLOPs beside the formula."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from jaxgen.config import Experiment, TrainConfig
+from jaxgen.config import Experiment, TrainConfig, load_config
 from jaxgen.data import Text
 from jaxgen.language import gpt
 from jaxgen.nets.transformer import TransformerConfig
@@ -47,3 +48,16 @@ def test_counted_flops_are_those_of_the_formula():
     wide = dataclasses.replace(experiment, method=gpt.Config(dataclasses.replace(net, width=256)))
     drawn = plan(wide, 1, compiled=False)
     assert drawn.flops.model == pytest.approx(training_flops(drawn.parameters, 4 * 32), rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["gpt2_124m", "llama_1b"])
+def test_a_plan_needs_neither_the_text_nor_its_tokenizer(name, monkeypatch, tmp_path):
+    config = load_config(Path(__file__).parents[1] / "configs" / f"{name}.py")
+    monkeypatch.chdir(tmp_path)
+    drawn = plan(config, 8, device_kind="v5p", compiled=False)
+    assert drawn.tokens == config.data.length and drawn.train_examples is None
+    num = {"gpt2_124m": 124_439_808 + 47 * 768, "llama_1b": 1_100_048_384}[name]
+    assert drawn.flops.model > 6 * 0.9 * (num - 32000 * 2048) * config.train.batch_size * config.data.length
+    unknown = dataclasses.replace(config, method=dataclasses.replace(config.method, num_tokens=None))
+    with pytest.raises(FileNotFoundError, match=r"no tokenizer in data\.tokenizer=data/"):
+        plan(unknown, 8, device_kind="v5p", compiled=False)

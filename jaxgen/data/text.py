@@ -64,11 +64,16 @@ class Text:
 
         Raises:
           ValueError: an unknown name, tokenizer or packing, a broken file, an option out of range.
-          FileNotFoundError: no such file or folder, or no text in it.
+          FileNotFoundError: no such file or folder, no text in it, or no tokenizer there.
         """
         if self.label and self.packing != "none":
             raise ValueError("classes are of whole documents: --data.label needs --data.packing none")
         return opened(self._stored(), self.length, self.packing)
+
+    def unread(self) -> Spec:
+        """What can be said before the text is here: its rows, but no numbers of them, nor which tokens there are."""
+        shapes = dict.fromkeys(("tokens", "segment"), (self.length,))
+        return Spec(shapes, dict.fromkeys(shapes, "int32"), {}, {}, {"tokens": (257,)}, tokenizer=tokenizer.BYTES)
 
     def documents(self) -> Iterator[Document]:
         """The documents as they are read, before some become the validation split."""
@@ -120,6 +125,8 @@ class Text:
 
             return Tokenizer(read_config(Path(rest)).get("spec", {}).get("tokenizer", ""))
         if not Path(self.tokenizer).expanduser().exists():
+            if "/" in self.tokenizer:
+                raise FileNotFoundError(f"no tokenizer in data.tokenizer={self.tokenizer}")
             known = ("bytes", "bpe:SIZE", "wordpiece:SIZE", "run:DIR")
             raise ValueError(f"unknown data.tokenizer={self.tokenizer!r}: neither a file nor one of {', '.join(known)}")
         return tokenizer.read(self.tokenizer)

@@ -16,7 +16,6 @@ from jaxgen.config import Experiment, MeshConfig, TrainConfig, experiment_to_jso
 from jaxgen.data import SOURCES, Spec, Text, tokenizer
 from jaxgen.interop import huggingface
 from jaxgen.language import gpt
-from jaxgen.language.sampling import SampleConfig
 from jaxgen.program import abstract_state, keys_of, shardings_of
 from jaxgen.sharding import make_mesh
 from jaxgen.trained import layout, open_run, restore
@@ -66,11 +65,7 @@ def read_run(source: Path, target: Path, name: str = "speeches") -> int:
         raise ValueError(f"the tokenizer has {chosen.size} tokens, the model {model.num_tokens}")
     length = min(model.config.context, 1024)
     config = Experiment(
-        method=gpt.Config(
-            model.config,
-            num_tokens=model.num_tokens,
-            sample=SampleConfig(length=min(SampleConfig().length, (model.config.context + 1) // 2)),
-        ),
+        method=gpt.Config(model.config, num_tokens=model.num_tokens),
         data=Text(name, str(source.resolve()), length),
         train=TrainConfig(batch_size=8),
         mesh=MeshConfig(data=1),

@@ -6,6 +6,7 @@ Prompts of different lengths stand at the right ends of their rows, so that all 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -23,13 +24,16 @@ def aligned(prompts: Sequence[Sequence[int]]) -> np.ndarray:
     return np.array([[-1] * (length - len(prompt)) + list(prompt) for prompt in prompts], np.int32)
 
 
+def room(net: Any, prompt: jax.Array, length: int) -> int:
+    """How many of `length` tokens the context has room for behind a prompt [B, P]; ValueError for none."""
+    if prompt.shape[1] >= net.cfg.context:
+        raise ValueError(f"a prompt of {prompt.shape[1]} tokens fills net.context={net.cfg.context}: shorten it")
+    return min(length, net.cfg.context - prompt.shape[1])
+
+
 def _started(net: Any, params: Any, prompt: jax.Array, length: int) -> tuple[jax.Array, Any]:
     """The logits [B, V] behind the prompt, and a cache with room for `length` tokens more."""
     size = prompt.shape[1] + length
-    if size > net.cfg.context:
-        raise ValueError(
-            f"a prompt of {prompt.shape[1]} tokens and sample.length={length} exceed net.context={net.cfg.context}"
-        )
     first = jnp.argmax(prompt >= 0, 1)
     hidden, cache = net.prefill(params, jnp.maximum(prompt, 0), first, size)
     return net.logits(params, hidden), cache
@@ -57,11 +61,12 @@ def generate(
       stop: tokens that end a text.
 
     Returns:
-      The prompt and up to `cfg.length` tokens, int [B, P + length], -1 behind the token that ends a text.
+      The prompt and up to `cfg.length` tokens (see `room`), int [B, P + length], -1 behind the token that ends a text.
 
     Raises:
-      ValueError: prompt and continuation exceed the network's context.
+      ValueError: the prompt fills the network's context.
     """
+    cfg = dataclasses.replace(cfg, length=room(net, prompt, cfg.length))
     if cfg.beams > 1:
         return beam_search(net, params, prompt, cfg, stop)
     logits, cache = _started(net, params, prompt, cfg.length)
@@ -137,6 +142,7 @@ def stream(
     """
     before = [tokenizer.begin, *tokenizer.encode(prompt)]
     ids = jnp.asarray(aligned([before]))
+    cfg = dataclasses.replace(cfg, length=room(net, ids, cfg.length))
     logits, cache = jax.jit(lambda params: _started(net, params, ids, cfg.length))(params)
     ready = jax.jit(net.prepared)(params)
 

@@ -97,10 +97,6 @@ def check(cfg: Config, spec: Spec) -> None:
     if cfg.accumulate < 1:
         raise ValueError(f"method.accumulate={cfg.accumulate} must be 1 or more")
     check_data(cfg.net, spec)
-    if cfg.sample.length >= cfg.net.context:
-        raise ValueError(
-            f"sample.length={cfg.sample.length} tokens and one before them exceed net.context={cfg.net.context}"
-        )
 
 
 def check_data(net: TransformerConfig, spec: Spec) -> None:

@@ -18,7 +18,7 @@ class SampleConfig:
     """How text is drawn."""
 
     length: int = 128
-    """New tokens at most; with the prompt they fit into the network's context."""
+    """New tokens at most; fewer where the network's context, which the prompt shares, ends before."""
     temperature: float = 1.0
     """Logits are divided by it; 0 takes the likeliest token each time."""
     top_k: int = 0

@@ -180,10 +180,12 @@ def test_filters_by_hand():
     assert kept(filtered(LOGITS, None, every)) == [[0, 1], [1, 2, 3]]
 
 
-def test_what_does_not_fit_is_refused(model):
+def test_the_context_ends_a_text_and_a_prompt_that_fills_it_is_refused(model):
     net, params, _ = model
-    with pytest.raises(ValueError, match=r"a prompt of 4 tokens and sample\.length=13 exceed net\.context=16"):
-        run(net, params, PROMPTS, SampleConfig(length=13))
+    (found,) = run(net, params, [PROMPTS[0]], SampleConfig(length=100), stop=())
+    assert len(found) == CONFIG.context
+    with pytest.raises(ValueError, match=r"a prompt of 16 tokens fills net\.context=16"):
+        run(net, params, [[1] * 16], SampleConfig(length=1))
 
 
 @pytest.mark.parametrize("change", ["length=0", "temperature=-1.0", "top_k=-1", "top_p=0.0", "min_p=2.0", "beams=0"])

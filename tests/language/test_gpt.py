@@ -146,8 +146,7 @@ def test_an_lstm_of_equal_size(data):
         ({"net": dataclasses.replace(NET, context=16)}, r"data\.length=56 tokens exceed method\.net\.context=16"),
         ({"net": dataclasses.replace(NET, causal=False)}, "causal"),
         ({"accumulate": 0}, "accumulate=0"),
-        ({"sample": SampleConfig(length=64)}, r"length=64 tokens and one before them exceed net\.context=64"),
-        ({"sample": SampleConfig(length=12, stop=("<|stop|>",))}, r"no token '<\|stop\|>'"),
+        ({"sample": SampleConfig(stop=("<|stop|>",))}, r"no token '<\|stop\|>'"),
     ],
 )
 def test_bad_options_get_a_message(data, changes, message):
@@ -180,6 +179,6 @@ def test_the_commands_write_stream_and_refuse(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert call("sample", "run", "--stream", *short) == 0
     assert capsys.readouterr().out == text and text.startswith("ann ")
-    assert call("sample", "run", "--stream", "--length", 80) == 2
-    assert "exceed net.context=64" in capsys.readouterr().err
+    assert call("sample", "run", "--stream", "--condition", 70 * "a") == 2
+    assert "a prompt of 71 tokens fills net.context=64" in capsys.readouterr().err
     assert call("sample", "run", "--stream", "--beams", 2) == 2
