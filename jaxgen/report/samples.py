@@ -1,16 +1,19 @@
 """Samples as files: a picture, arrays or text, by the file's suffix."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxgen.data.dataset import Spec
-from jaxgen.data.tokenizer import Tokenizer
 from jaxgen.report.atomic import replacing
 from jaxgen.report.images import grid, write_gif, write_png
+
+if TYPE_CHECKING:
+    from jaxgen.data.dataset import Spec
 
 
 def _suffixes(samples: Mapping[str, Any]) -> list[str]:
@@ -43,6 +46,8 @@ def with_text(samples: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
     if key is None or "text" in samples:
         return dict(samples)
     if key == "tokens" and spec.tokenizer:
+        from jaxgen.data.tokenizer import Tokenizer  # imports JAX, which whoever has a `Spec` has
+
         decode = Tokenizer(spec.tokenizer).decode
         return {**samples, "text": [decode(row) for row in np.asarray(samples[key]).tolist()]}
     rows = [[names[key][i] for i in row if i >= 0] for row in np.asarray(samples[key]).tolist()]
