@@ -2,7 +2,8 @@
 
 C ≈ 6 N D FLOPs to train N parameters on D tokens (Kaplan et al. 2020, arXiv 2001.08361, section 2.1),
 D ≈ 20 N where a given C buys the lowest loss (Hoffmann et al. 2022, arXiv 2203.15556, "Chinchilla"),
-L ≈ (N₀ / N)^α, a line in a plot of log L over log N (Kaplan et al., equation 1.1).
+L ≈ (N₀ / N)^α, a line in a plot of log L over log N (Kaplan et al., equation 1.1; their N leaves embeddings out, and
+their networks are trained until that is what limits them. Of networks that all see the same few tokens, α is another).
 """
 
 from __future__ import annotations
