@@ -36,6 +36,20 @@ class Layer(NamedTuple):
     inverse: Callable[..., jax.Array]
 
 
+def squeeze(x: jax.Array) -> jax.Array:
+    """[B, H, W, C] → [B, H/2, W/2, 4C]: each 2 × 2 block becomes one pixel (Dinh et al. 2017, 1605.08803, 3.6)."""
+    size, height, width, channels = x.shape
+    x = x.reshape(size, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 5, 2, 4)
+    return x.reshape(size, height // 2, width // 2, 4 * channels)
+
+
+def unsqueeze(x: jax.Array) -> jax.Array:
+    """The inverse of `squeeze`."""
+    size, height, width, channels = x.shape
+    x = x.reshape(size, height, width, channels // 4, 2, 2).transpose(0, 1, 4, 2, 5, 3)
+    return x.reshape(size, 2 * height, 2 * width, channels // 4)
+
+
 def _per_image(log_det: jax.Array, x: jax.Array) -> jax.Array:
     """The log-determinant of a pixel's map, a scalar, as that of each image: H·W times as much, [B]."""
     return jnp.broadcast_to(x.shape[1] * x.shape[2] * log_det, x.shape[:1])

@@ -21,9 +21,10 @@ from jaxgen.flows.layers import (
     convolution,
     coupling,
     repeat,
+    squeeze,
+    unsqueeze,
 )
 from jaxgen.nets.conv import Conv
-from jaxgen.nets.patches import squeeze, unsqueeze
 from jaxgen.sharding import constrain
 
 

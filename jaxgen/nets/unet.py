@@ -24,7 +24,6 @@ from jaxgen.config import check_choice
 from jaxgen.nets.attention import attention
 from jaxgen.nets.conv import Conv
 from jaxgen.nets.norm import GroupNorm
-from jaxgen.nets.patches import squeeze, unsqueeze
 from jaxgen.sharding import Rule, constrain, lay_out
 
 Layout = Literal["light", "full"]
@@ -56,9 +55,6 @@ class UNetConfig:
     layout: Layout = "light"
     """`light` pools and repeats, with a skip from each block to its mirror; `full` (Ho et al.) changes resolution by
     convolutions, skips every stage of the way down, and has one block more a level on the way up."""
-    patch_size: int = 1
-    """Blocks of as many pixels in height and width enter and leave as one pixel: the full resolution is then the
-    image's by `patch_size`, and the cost falls with its square (Hoogeboom et al. 2023, arXiv 2301.11093, 3.3)."""
     dropout: float = 0.0
     """Probability that a block's inner activation is dropped in training."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -95,14 +91,8 @@ def rules(config: UNetConfig) -> tuple[Rule, ...]:
 def check_unet(config: UNetConfig, height: int, width: int) -> None:
     """Raises a ValueError where `config` contradicts itself or cannot take images of `height` × `width`."""
     check_choice("net.layout", config.layout, get_args(Layout))
-    if not config.multipliers or min(config.width, *config.multipliers, config.num_blocks, config.patch_size) < 1:
-        raise ValueError(f"a U-Net needs a positive width, num_blocks, patch_size and multipliers, not {config}")
-    if height % config.patch_size or width % config.patch_size:
-        raise ValueError(
-            f"images of {height}×{width} cannot be cut into blocks of {config.patch_size}×{config.patch_size} "
-            "(`patch_size`); choose a divisor of both, or pad the images"
-        )
-    height, width = height // config.patch_size, width // config.patch_size
+    if not config.multipliers or min(config.width, *config.multipliers, config.num_blocks) < 1:
+        raise ValueError(f"a U-Net needs a positive width, num_blocks and multipliers, not {config}")
     halvings = len(config.multipliers) - 1
     if height % 2**halvings or width % 2**halvings:
         raise ValueError(
@@ -298,7 +288,7 @@ class UNet(nn.Module):
                     h = attending(cfg.num_heads, cfg.num_groups, dtype, name=f"{name}_context")(h, *context)
             return h
 
-        h = constrain(Conv(cfg.width, dtype=dtype, name="conv_in")(squeeze(x, cfg.patch_size)))
+        h = constrain(Conv(cfg.width, dtype=dtype, name="conv_in")(x))
         skips = [h] if full else []
         for level, features in enumerate(levels):
             if level:
@@ -318,6 +308,5 @@ class UNet(nn.Module):
                 h = Conv(features, dtype=dtype, name=f"double_{level}")(double(h)) if full else double(h)
                 h = constrain(h)
         h = nn.silu(GroupNorm(cfg.num_groups, dtype=dtype, name="norm_out")(h))
-        features = self.out_channels * cfg.patch_size**2
-        h = Conv(features, kernel_init=nn.initializers.zeros, dtype=dtype, name="conv_out")(h)
-        return unsqueeze(h, cfg.patch_size).astype(jnp.float32)
+        h = Conv(self.out_channels, kernel_init=nn.initializers.zeros, dtype=dtype, name="conv_out")(h)
+        return h.astype(jnp.float32)

@@ -13,9 +13,8 @@ from jaxgen import catalog
 from jaxgen.config import Experiment, MeshConfig, TrainConfig
 from jaxgen.data import Images, Spec, Toy, batch_at
 from jaxgen.flows import glow
-from jaxgen.flows.layers import actnorm, convolution, coupling
+from jaxgen.flows.layers import actnorm, convolution, coupling, squeeze, unsqueeze
 from jaxgen.flows.multiscale import Flow, FlowConfig
-from jaxgen.nets.patches import squeeze, unsqueeze
 from jaxgen.numerics import dequantize, quantize
 from jaxgen.optimizer import AdamWConfig
 from jaxgen.sharding import BATCH, make_mesh

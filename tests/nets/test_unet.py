@@ -7,7 +7,6 @@ import pytest
 
 from jaxgen.config import MeshConfig
 from jaxgen.nets.attention import attention
-from jaxgen.nets.patches import squeeze, unsqueeze
 from jaxgen.nets.unet import UNet, UNetConfig, double, halve, time_embedding
 from jaxgen.program import late
 from jaxgen.sharding import make_mesh
@@ -116,25 +115,11 @@ def test_sizes_of_the_bundled_images_run_through_three_levels(size, bottom):
     assert y.shape == (2, size, size, 1)
 
 
-def test_on_patches_it_is_the_network_on_squeezed_images(tiny):
-    *_, t, cond = tiny
-    cfg = dataclasses.replace(TINY, multipliers=(1,), attention_resolutions=())
-    net, inner = UNet(dataclasses.replace(cfg, patch_size=2), 2), UNet(cfg, 8)
-    x = jax.random.normal(jax.random.key(3), (4, 16, 16, 3))
-    params = perturbed(jax.jit(net.init)(jax.random.key(1), x, t, cond))
-    y = jax.jit(lambda params: unsqueeze(inner.apply(params, squeeze(x), t, cond)))(params)
-    assert y.shape == (4, 16, 16, 2)
-    np.testing.assert_allclose(jax.jit(net.apply)(params, x, t, cond), y, atol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("change", "size", "message"),
     [
         ({"layout": "ful"}, 8, r"unknown net.layout='ful' \(did you mean full\?\)"),
         ({"multipliers": (1, 1, 2, 2)}, 28, "cannot be halved 3 times"),
-        ({"patch_size": 3}, 8, r"8×8 cannot be cut into blocks of 3×3 \(`patch_size`\)"),
-        ({"patch_size": 2, "multipliers": (1, 1, 1)}, 12, "6×6 cannot be halved 2 times"),
-        ({"patch_size": 0}, 8, "positive width, num_blocks, patch_size"),
         ({"num_groups": 3}, 8, "num_groups=3 does not divide the 8 channels"),
         ({"num_heads": 5}, 8, "num_heads=5 does not divide"),
         ({"num_blocks": 0}, 8, "num_blocks"),
