@@ -111,7 +111,8 @@ def make_game(
         if num_unrolled:
 
             def ahead(carry, _):
-                return train_critic(*carry, real, fake, y, noise)[:2], None
+                critic, opt_state = carry
+                return train_critic(critic, opt_state, real, fake, y, noise)[:2], None
 
             critic = jax.lax.scan(ahead, (critic, critic_opt), length=num_unrolled)[0][0]
         on_fake = scores(critic, augment(fake, noise["augment"][:, 1], cfg.augment), y)[0]

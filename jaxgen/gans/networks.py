@@ -127,6 +127,7 @@ class Generator(nn.Module):
         """z [B, K] and, with a condition, y int32 [B, A] → [B, *shape]."""
         cfg = self.config
         if self.sizes:
+            assert y is not None
             z = jnp.concatenate([z, one_hots(y, self.sizes)], 1)
         if cfg.kind == "mlp":
             h = Mlp(cfg.widths, cfg.norm, cfg.activation, name="net")(z, train)
@@ -156,7 +157,7 @@ class Critic(nn.Module):
     def __call__(self, x: jax.Array, y: jax.Array | None = None, train: bool = False) -> jax.Array:
         """x [B, H, W, C] or [B, D] and, with a condition, y int32 [B, A] → [B]."""
         cfg = self.config
-        hot = one_hots(y, self.sizes) if self.sizes else None
+        hot = one_hots(y, self.sizes) if self.sizes and y is not None else None
         if hot is not None and (cfg.conditioning == "concatenation" or cfg.kind == "capsule"):
             maps = hot.reshape(len(x), *[1] * (x.ndim - 2), -1)
             x = jnp.concatenate([x, jnp.broadcast_to(maps, (*x.shape[:-1], maps.shape[-1]))], -1)
