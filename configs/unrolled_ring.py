@@ -1,4 +1,4 @@
-"""An unrolled GAN on the ring of eight Gaussians, whose generator looks five steps of the critic ahead.
+"""An unrolled GAN on eight Gaussians on a circle of radius 2 (σ = 0.02), that looks five steps of the critic ahead.
 
 Run: python train.py configs/unrolled_ring.py --workdir runs/unrolled_ring
 Time and figures: not measured yet; eval/class_coverage is the share of the data whose Gaussian is found
@@ -22,7 +22,7 @@ config = Experiment(
         critic_optimizer=PlayerConfig(learning_rate=1e-4, b1=0.5, eps_root=1e-8),
         ema_decay=0.0,
     ),
-    data=Toy("ring", size=51_200),
+    data=Toy("ring", size=51_200, noise=0.01, scale=2.0),
     train=TrainConfig(
         steps=4000,
         batch_size=128,

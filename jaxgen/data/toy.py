@@ -63,17 +63,21 @@ class Toy:
     """Number of training points; validation and test have a tenth as many each, and at least one."""
     noise: float = 0.02
     """Standard deviation of the Gaussian blur."""
+    scale: float = 1.0
+    """Factor of all coordinates, those of the blur too."""
     seed: int = 0
     """Seed of the points, apart from the run's seed that orders them."""
 
     def load(self) -> Dataset:
-        """The points in memory; ValueError on an unknown name, a size below 1 or negative noise."""
-        if self.size < 1 or not self.noise >= 0:
-            raise ValueError(f"a toy set needs size >= 1 and noise >= 0, not {self.size} and {self.noise}")
+        """The points in memory; ValueError on an unknown name, a size below 1, negative noise or no scale."""
+        if self.size < 1 or not self.noise >= 0 or not self.scale > 0:
+            raise ValueError(
+                f"a toy set needs size >= 1, noise >= 0 and scale > 0, not {self.size}, {self.noise} and {self.scale}"
+            )
         num_held = max(1, self.size // 10)
         x, label = points(self.name, self.size + 2 * num_held, self.noise, self.seed)
         ends = (self.size, self.size + num_held)
-        xs, labels = np.split(x, ends), np.split(label, ends)
+        xs, labels = np.split(np.float32(self.scale) * x, ends), np.split(label, ends)
         splits = {split: {"x": xs[i], "label": labels[i]} for i, split in enumerate(("train", "validation", "test"))}
         names = COMPONENTS[self.name]
         return in_memory(splits, names={"label": names}, sizes={"label": (len(names),)})
