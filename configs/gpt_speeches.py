@@ -15,11 +15,11 @@ from jaxgen.optimizer import AdamWConfig
 config = Experiment(
     method=gpt.Config(
         net=TransformerConfig(num_layers=4, width=256, num_heads=4, context=256, dropout=0.1),
-        optimizer=AdamWConfig(1e-3, warmup_steps=200, decay_steps=3600, b2=0.95, weight_decay=0.1),
+        optimizer=AdamWConfig(1e-3, warmup_steps=200, decay_steps=2400, b2=0.95, weight_decay=0.1),
         sample=SampleConfig(length=200, temperature=0.8, top_p=0.95),
     ),
     data=Text("speeches", "bpe:2048", length=256),
     train=TrainConfig(
-        steps=3600, batch_size=16, log_every=20, sample_every=1200, eval_every=600, save_every=600, num_samples=8
+        steps=2400, batch_size=16, log_every=20, sample_every=1200, eval_every=600, save_every=600, num_samples=8
     ),
 )

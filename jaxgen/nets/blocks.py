@@ -22,6 +22,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxgen.config import check_choice
 from jaxgen.nets.attention import attend_cached, attention
+from jaxgen.nets.dense import Dense
 from jaxgen.nets.rotary import rotated
 from jaxgen.sharding import BATCH, constrain
 
@@ -162,10 +163,10 @@ def make_norm(cfg: TransformerConfig, name: str | None = None) -> nn.Module:
     return kind(epsilon=cfg.epsilon, dtype=jnp.dtype(cfg.dtype), name=name)
 
 
-def to_residual(cfg: TransformerConfig, name: str) -> nn.Dense:
+def to_residual(cfg: TransformerConfig, name: str) -> Dense:
     """A layer whose output is added to the residual stream."""
     scaled = nn.initializers.normal(STD / (2 * cfg.num_layers) ** 0.5)
-    return nn.Dense(cfg.width, use_bias=cfg.bias, kernel_init=scaled, dtype=jnp.dtype(cfg.dtype), name=name)
+    return Dense(cfg.width, use_bias=cfg.bias, kernel_init=scaled, dtype=jnp.dtype(cfg.dtype), name=name)
 
 
 class Attention(nn.Module):
@@ -180,7 +181,7 @@ class Attention(nn.Module):
         bias = cfg.bias if cfg.qkv_bias is None else cfg.qkv_bias
 
         def heads(num: int, name: str) -> jax.Array:
-            layer = nn.Dense(num * cfg.head_dim, use_bias=bias, kernel_init=WEIGHTS, dtype=dtype, name=name)
+            layer = Dense(num * cfg.head_dim, use_bias=bias, kernel_init=WEIGHTS, dtype=dtype, name=name)
             return constrain(layer(x).reshape(*x.shape[:2], num, cfg.head_dim), SPLIT, num)
 
         q, k, v = heads(cfg.num_heads, "q"), heads(cfg.kv_heads, "k"), heads(cfg.kv_heads, "v")
@@ -210,7 +211,7 @@ class Mlp(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies it to each token."""
         cfg, dtype = self.config, jnp.dtype(self.config.dtype)
-        dense = lambda name: nn.Dense(cfg.hidden_units, use_bias=cfg.bias, kernel_init=WEIGHTS, dtype=dtype, name=name)
+        dense = lambda name: Dense(cfg.hidden_units, use_bias=cfg.bias, kernel_init=WEIGHTS, dtype=dtype, name=name)
         h = constrain(dense("up")(x), SPLIT)
         if cfg.activation == "swiglu":
             h = nn.silu(constrain(dense("gate")(x), SPLIT)) * h
