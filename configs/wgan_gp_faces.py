@@ -10,7 +10,7 @@ from jaxgen.gans import wgan
 from jaxgen.gans.networks import CriticConfig, GeneratorConfig
 from jaxgen.gans.optimizers import PlayerConfig
 
-rate = PlayerConfig(learning_rate=3e-4, b1=0.0, b2=0.9, decay_steps=10_000)
+rate = PlayerConfig(learning_rate=3e-4, b1=0.0, b2=0.9, decay_steps=6000)
 config = Experiment(
     method=wgan.Config(
         code=64,
@@ -23,5 +23,5 @@ config = Experiment(
         penalty_weight=10.0,
     ),
     data=Images("faces", validation=960),
-    train=TrainConfig(steps=10_000, batch_size=192, log_every=50, sample_every=1000, eval_every=1000, save_every=1000),
+    train=TrainConfig(steps=6000, batch_size=192, log_every=50, sample_every=1000, eval_every=1000, save_every=1000),
 )
