@@ -2,8 +2,9 @@
 
 Run: python train.py configs/ddpm_emoji.py --workdir runs/ddpm_emoji
 Time: 97 minutes at 0.86 steps/s on one CPU core, beside other work
-Expect: eval/loss (the squared error of v, held out) of 0.099; samples that follow a caption in kind, outline and colour,
-asked for in the captions' form; of a run that saw captions whole, where training now shows a part (docs/diffusion.md)
+Expect: eval/loss (the squared error of v, held out) of 0.099; samples that follow a caption in kind, outline and
+colour, asked for in the captions' form; of a run that saw captions whole, where training
+now shows a part (docs/diffusion.md)
 Then: python sample.py runs/ddpm_emoji --prompt "cat face animal kitten kitty pet" --guidance 2 --num 16 --out emoji.png
 """
 

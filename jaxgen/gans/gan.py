@@ -112,6 +112,10 @@ def check(cfg: Config, spec: Spec, num_unrolled: int = 0) -> None:
             cfg.accumulate == 1 or not (batched or num_unrolled),
             "accumulate above 1 is not exact with batch statistics, batch features or unrolling: set accumulate=1",
         ),
+        (
+            cfg.loss != "wasserstein" or cfg.penalty != "none" or cfg.clip is not None or cfg.critic.spectral,
+            "loss=wasserstein needs something that keeps the critic smooth: penalty, clip or critic.spectral",
+        ),
         (images or not cfg.augment, "augment changes images, and the data has vectors"),
     ):
         if not fine:

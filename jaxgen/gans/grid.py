@@ -85,12 +85,16 @@ def run_cell(experiment: Experiment, workdir: Path, num: int) -> np.ndarray | No
     Raises:
       KeyboardInterrupt: training was stopped by a signal.
     """
+    diverged = workdir / "diverged.txt"
+    if diverged.exists():
+        return None
     data = experiment.data.load()
     method = catalog.make(experiment.method, data.spec)
     document = experiment_to_json(experiment, catalog.kinds(), SOURCES) | {"spec": data.spec.to_json()}
     try:
         outcome = trainer.train(experiment, method, data, workdir, document)
-    except NonFiniteError:
+    except NonFiniteError as error:
+        diverged.write_text(f"{error}\n", "utf-8")
         return None
     if outcome.reason == "interrupted":
         raise KeyboardInterrupt

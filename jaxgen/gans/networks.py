@@ -42,7 +42,8 @@ class GeneratorConfig:
     activation: Activation = "relu"
     """`relu`, `leaky_relu`, `tanh` or `gated`."""
     layers: Layers = "strided"
-    """`strided` transposed convolutions (Radford et al.) or `pooled`: repeated pixels and a convolution (dcgan)."""
+    """`strided` transposed convolutions, `strided_5x5` as Radford et al. have them, or `pooled`: repeated pixels and a
+    convolution (dcgan)."""
     num_blocks: int = 1
     """Residual blocks of each resolution (resnet)."""
 
@@ -60,7 +61,8 @@ class CriticConfig:
     activation: Activation = "leaky_relu"
     """`relu`, `leaky_relu`, `tanh` or `gated`."""
     layers: Layers = "strided"
-    """`strided` convolutions (Radford et al.) or `pooled`: a convolution and 2×2 means (dcgan, capsule)."""
+    """`strided` convolutions, `strided_5x5` as Radford et al. have them, or `pooled`: a convolution and 2×2 means
+    (dcgan, capsule)."""
     num_blocks: int = 1
     """Residual blocks of each resolution (resnet)."""
     spectral: bool = False

@@ -21,7 +21,7 @@ import optax
 from jaxgen.method import Method, gradient_method, with_ema
 from jaxgen.nets.conv import Conv
 from jaxgen.nets.norm import GroupNorm
-from jaxgen.nets.unet import halve
+from jaxgen.nets.resample import halve
 from jaxgen.numerics import to_unit
 from jaxgen.optimizer import AdamWConfig, adamw
 from jaxgen.sharding import constrain

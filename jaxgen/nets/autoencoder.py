@@ -16,7 +16,7 @@ import jax
 
 from jaxgen.config import check_choice
 from jaxgen.nets.conv import Conv
-from jaxgen.nets.unet import double, halve
+from jaxgen.nets.resample import double, halve
 from jaxgen.sharding import constrain
 
 Kind = Literal["dense", "conv"]

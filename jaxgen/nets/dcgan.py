@@ -1,13 +1,14 @@
 """The generator and the discriminator of DCGAN (Radford, Metz & Chintala 2016, arXiv 1511.06434).
 
 The generator projects a code to a small map, and every layer after it doubles the resolution, the last one to the
-image; the critic is its mirror and ends in features. `strided` layers are the paper's: (transposed) convolutions of
-stride 2, with kernels of 4×4 pixels, a multiple of the stride, where the paper has 5×5: kernels that are none leave
+image; the critic is its mirror and ends in features. `strided_5x5` layers are the paper's: (transposed) convolutions of
+stride 2 with kernels of 5×5 pixels. Those of `strided` have 4×4, a multiple of the stride: kernels that are none leave
 checkerboards (Odena, Dumoulin & Olah 2016). `pooled` layers repeat pixels before, or average 2×2 of them after, a
 convolution of 3×3.
 
-A transposed convolution is computed as it is defined: each pixel of the small map, times the kernel, is a patch of the
-large one, and patches that overlap are added. So it is one matrix product, and its gradients are, of every order.
+A transposed convolution of 4×4 is computed as it is defined: each pixel of the small map, times the kernel, is a patch
+of the large one, and patches that overlap are added. So it is one matrix product, and its gradients are, of every
+order. One of 5×5 is a convolution of the map with zeros between its pixels.
 
 Deviations: weights start with He's variance, not 0.02², of which nets without batch normalisation would see nothing.
 """
@@ -20,26 +21,30 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxgen.nets.conv import Conv
-from jaxgen.nets.unet import double, halve
+from jaxgen.nets.conv import Conv, conv
+from jaxgen.nets.resample import double, halve
 from jaxgen.nets.units import Activation, Norm, activate, normalise, units
 from jaxgen.sharding import constrain
 
-Layers = Literal["strided", "pooled"]
+Layers = Literal["strided", "strided_5x5", "pooled"]
 
 HE = nn.initializers.he_normal()
 
 
 def transposed_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The transposed convolution of stride 2 with a kernel of 4×4 and padding of 1, which doubles the resolution.
+    """The transposed convolution of stride 2 that doubles the resolution.
 
     Args:
       x: [B, H, W, C].
-      kernel: [4, 4, C, O], whose entry [i, j] reaches the pixel (2h + i − 1, 2w + j − 1) from (h, w).
+      kernel: [4, 4, C, O], whose entry [i, j] reaches the pixel (2h + i − 1, 2w + j − 1) from (h, w); or [5, 5, C, O],
+        whose entry reaches (2h + i − 2, 2w + j − 2).
 
     Returns:
       [B, 2H, 2W, O].
     """
+    if len(kernel) == 5:
+        edges = [(0, 0, 0), (2, 3, 1), (2, 3, 1), (0, 0, 0)]  # and a zero between pixels
+        return conv(jax.lax.pad(x, jnp.zeros((), x.dtype), edges), jnp.flip(kernel, (0, 1)), padding="VALID")
     batch, height, width, channels = x.shape
     patches = x @ kernel.transpose(2, 0, 1, 3).reshape(channels, -1)
     patches = patches.reshape(batch, height, width, 2, 2, 2, 2, -1)  # half and row, half and column of a patch
@@ -61,7 +66,7 @@ class Up(nn.Module):
 
     Attributes:
       features: output channels.
-      layers: `strided` or `pooled`.
+      layers: `strided`, `strided_5x5` or `pooled`.
     """
 
     features: int
@@ -72,9 +77,10 @@ class Up(nn.Module):
         """Applies the layer."""
         if self.layers == "pooled":
             return Conv(self.features, kernel_init=HE, name="conv")(double(x))
-        # An output pixel sees 2×2 of the 4×4 places.
+        # An output pixel sees a quarter of the kernel's places.
         init = nn.initializers.variance_scaling(8.0, "fan_in", "truncated_normal")
-        kernel = self.param("kernel", init, (4, 4, x.shape[-1], self.features))
+        side = 5 if self.layers == "strided_5x5" else 4
+        kernel = self.param("kernel", init, (side, side, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return transposed_conv(x, kernel) + bias[None, None, None]
 
@@ -84,7 +90,7 @@ class Down(nn.Module):
 
     Attributes:
       features: output channels.
-      layers: `strided` or `pooled`.
+      layers: `strided`, `strided_5x5` or `pooled`.
     """
 
     features: int
@@ -95,7 +101,8 @@ class Down(nn.Module):
         """Applies the layer."""
         if self.layers == "pooled":
             return halve(Conv(self.features, kernel_init=HE, name="conv")(x))
-        return Conv(self.features, 4, stride=2, padding=((1, 1), (1, 1)), kernel_init=HE, name="conv")(x)
+        side, pad = (5, 2) if self.layers == "strided_5x5" else (4, 1)
+        return Conv(self.features, side, stride=2, padding=((pad, pad),) * 2, kernel_init=HE, name="conv")(x)
 
 
 class DcganGenerator(nn.Module):
@@ -107,7 +114,7 @@ class DcganGenerator(nn.Module):
       channels: of the image.
       norm: behind every layer but the last.
       activation: the same.
-      layers: `strided` or `pooled`.
+      layers: `strided`, `strided_5x5` or `pooled`.
     """
 
     widths: tuple[int, ...]
@@ -138,7 +145,7 @@ class DcganCritic(nn.Module):
       widths: channels of each layer, from the image on; each halves the resolution.
       norm: behind every layer but the first.
       activation: behind every layer.
-      layers: `strided` or `pooled`.
+      layers: `strided`, `strided_5x5` or `pooled`.
     """
 
     widths: tuple[int, ...]

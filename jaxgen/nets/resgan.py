@@ -17,7 +17,7 @@ import jax
 
 from jaxgen.nets.conv import Conv
 from jaxgen.nets.dcgan import HE
-from jaxgen.nets.unet import double, halve
+from jaxgen.nets.resample import double, halve
 from jaxgen.nets.units import Activation, Norm, activate, normalise, units
 from jaxgen.sharding import constrain
 

@@ -24,6 +24,7 @@ from jaxgen.config import check_choice
 from jaxgen.nets.attention import attention
 from jaxgen.nets.conv import Conv
 from jaxgen.nets.norm import GroupNorm
+from jaxgen.nets.resample import double, halve
 from jaxgen.sharding import Rule, constrain, lay_out
 
 Layout = Literal["light", "full"]
@@ -118,19 +119,6 @@ def time_embedding(t: jax.Array, dim: int) -> jax.Array:
     angles = 1000.0 * t.astype(jnp.float32)[:, None] * rates[None, :]
     embedded = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
     return jnp.pad(embedded, ((0, 0), (0, dim - 2 * num)))
-
-
-def halve(x: jax.Array) -> jax.Array:
-    """Means of 2×2 blocks: [B, 2H, 2W, C] → [B, H, W, C]."""
-    batch, height, width, channels = x.shape
-    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))
-
-
-def double(x: jax.Array) -> jax.Array:
-    """Each pixel four times: [B, H, W, C] → [B, 2H, 2W, C]."""
-    batch, height, width, channels = x.shape
-    x = jnp.broadcast_to(x[:, :, None, :, None, :], (batch, height, 2, width, 2, channels))
-    return x.reshape(batch, 2 * height, 2 * width, channels)
 
 
 class UnitDense(nn.Module):

@@ -11,16 +11,17 @@ from jaxgen.nets.resgan import ResnetCritic, ResnetGenerator
 
 
 def by_xla(x, kernel):
-    """The gradient of a convolution of stride 2, which torch calls ConvTranspose2d(4, 2, 1)."""
+    """The gradient of a convolution of stride 2, which torch calls ConvTranspose2d(4, 2, 1), or (5, 2, 2, 1)."""
     dims = ("NHWC", "HWIO", "NHWC")
     flipped = jnp.flip(kernel, (0, 1))
-    pads = ((2, 2), (2, 2))
+    pads = ((2, len(kernel) - 2), (2, len(kernel) - 2))
     return jax.lax.conv_general_dilated(x, flipped, (1, 1), pads, lhs_dilation=(2, 2), dimension_numbers=dims)
 
 
-def test_transposed_convolution_and_its_second_gradients_are_xlas():
+@pytest.mark.parametrize("side", [4, 5])
+def test_transposed_convolution_and_its_second_gradients_are_xlas(side):
     rng = np.random.default_rng(0)
-    x, kernel = (jnp.asarray(rng.standard_normal(s), jnp.float32) for s in ((2, 3, 5, 4), (4, 4, 4, 3)))
+    x, kernel = (jnp.asarray(rng.standard_normal(s), jnp.float32) for s in ((2, 3, 5, 4), (side, side, 4, 3)))
 
     def slope(function):
         """The gradient of a squared gradient, by both arguments."""
@@ -34,7 +35,7 @@ def test_transposed_convolution_and_its_second_gradients_are_xlas():
 
 
 @pytest.mark.parametrize("activation", ["relu", "gated"])
-@pytest.mark.parametrize("layers", ["strided", "pooled"])
+@pytest.mark.parametrize("layers", ["strided", "strided_5x5", "pooled"])
 @pytest.mark.parametrize(("size", "widths"), [((16, 16), (6, 5)), ((28, 28), (6, 5)), ((64, 64), (4, 4, 4, 4))])
 def test_dcgan_doubles_to_every_size_and_halves_back(size, widths, layers, activation):
     gen = DcganGenerator(widths, size, 3, activation=activation, layers=layers)

@@ -7,7 +7,8 @@ import pytest
 
 from jaxgen.config import MeshConfig
 from jaxgen.nets.attention import attention
-from jaxgen.nets.unet import UNet, UNetConfig, double, halve, time_embedding
+from jaxgen.nets.resample import double, halve
+from jaxgen.nets.unet import UNet, UNetConfig, time_embedding
 from jaxgen.program import late
 from jaxgen.sharding import make_mesh
 
