@@ -187,6 +187,7 @@ def test_a_collapsed_run_stops_headless_and_says_why(tmp_path):
     [
         ({"loss": "non_saturatin"}, "non_saturating"),
         ({"penalty": "two_side"}, "two_sided"),
+        ({"loss": "wasserstein"}, "keeps the critic smooth"),
         ({"penalty": "r1"}, "take layer"),
         ({"accumulate": 2}, "accumulate=1"),
         ({"augment": ("colour",)}, "color"),
