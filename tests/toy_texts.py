@@ -82,3 +82,24 @@ def text_file(num: int = 400) -> str:
     path = Path(folder) / "texts.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)))
     return str(path)
+
+
+@functools.cache
+def story_file(num: int = 500) -> str:
+    """A .jsonl of documents of six sentences, each about a person and what is theirs: which fruit is whose is fixed.
+
+    In a folder that goes away with the process, with a WordPiece tokenizer of these words, tokenizer.json, beside.
+    """
+    from jaxgen.data import tokenizer
+
+    folder = Path(tempfile.mkdtemp(prefix="jaxgen-stories-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    rng, owners = np.random.default_rng(0), dict(ann="apples", bob="pears", cy="figs", dora="plums")
+    tell = lambda name: f"{name} {rng.choice(['buys', 'eats'])} {owners[name]} ."
+    stories = [" ".join(tell(name) for _ in range(6)) for name in rng.choice(list(owners), num)]
+    path = folder / "stories.jsonl"
+    path.write_text("\n".join(json.dumps({"text": story}) for story in stories))
+    (folder / "tokenizer").mkdir()
+    inner = tokenizer.train("wordpiece", 100, stories).library()
+    (folder / "tokenizer/tokenizer.json").write_text(inner.to_str())
+    return str(path)

@@ -1,9 +1,9 @@
 """Conditions: what a sample is asked to be, as arrays and as a user types them.
 
 A condition is a dict of the batch keys `label` [B], `attribute` [B, A], `tokens` [B, T] and `user` [B], of `word` [B],
-one of the vocabulary, of `title` [B], a training document, and of `prompt` [B, P], the tokens that a text begins with,
-at the right ends of the rows; all int32. Nothing asked for is 0 for a token and -1 for the others; single attributes
-can be left open.
+one of the vocabulary, of `title` [B], a training document, of `prompt` [B, P], the tokens that a text begins with, at
+the right ends of the rows, and of `masked` [B, P], a text with blanks, at the left ends; all int32. Nothing asked for
+is 0 for a token and -1 for the others; single attributes can be left open.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jaxgen.config import closest
 from jaxgen.data.dataset import Batch, Spec
 from jaxgen.data.tokenizer import Tokenizer
 
-OPEN = {"label": -1, "attribute": -1, "tokens": 0, "user": -1, "word": -1, "title": -1, "prompt": -1}
+OPEN = {"label": -1, "attribute": -1, "tokens": 0, "user": -1, "word": -1, "title": -1, "prompt": -1, "masked": -1}
 NAMED = {"user": "user", "word": "tokens", "title": "document"}
 """The conditions that are asked for by name alone → where the spec's `names` has theirs."""
 PADDING, UNKNOWN = "<pad>", "<unk>"
@@ -86,7 +86,7 @@ def parse(spec: Spec, keys: Sequence[str], text: str) -> dict[str, np.ndarray]:
       spec: the data's description: names and numbers of values.
       keys: the keys that the method takes.
       text: `name=value` pairs, parted by commas; with `tokens` among the keys, text without `=` is a caption; with
-        `prompt`, the text that is to be continued.
+        `prompt`, the text that is to be continued; with `masked`, one with blanks, which special tokens stand for.
 
     Raises:
       ValueError: a name or a value that does not exist, with the closest one; a caption without one known word.
@@ -94,6 +94,9 @@ def parse(spec: Spec, keys: Sequence[str], text: str) -> dict[str, np.ndarray]:
     if "prompt" in keys:
         tokenizer = Tokenizer(spec.tokenizer)
         return {"prompt": np.array([tokenizer.begin, *tokenizer.encode(text)], np.int32)}
+    if "masked" in keys:
+        tokenizer = Tokenizer(spec.tokenizer)
+        return {"masked": np.array([tokenizer.begin, *tokenizer.encode_marked(text), tokenizer.end], np.int32)}
     cond = {key: value[0] for key, value in open_condition(spec, keys, 1).items()}
     names = list(spec.names.get("attribute", ())) if "attribute" in keys else []
     choices = names + [key for key in ("label", *NAMED) if key in keys]
@@ -133,8 +136,13 @@ def spread(conditions: Sequence[Mapping[str, np.ndarray]], num: int) -> Batch:
     if len(conditions) > num:
         raise ValueError(f"{len(conditions)} conditions need as many samples or more, not {num}")
     rows = [i * len(conditions) // num for i in range(num)]
-    if conditions and "prompt" in conditions[0]:
-        length = max(len(cond["prompt"]) for cond in conditions)
-        pad = lambda x: np.pad(x, (length - len(x), 0), constant_values=OPEN["prompt"])
-        conditions = [{"prompt": pad(cond["prompt"])} for cond in conditions]
+    for key in ("prompt", "masked"):
+        if conditions and key in conditions[0]:
+            conditions = [{key: row} for row in _padded([cond[key] for cond in conditions], at_front=key == "prompt")]
     return {key: np.stack([conditions[i][key] for i in rows]) for key in conditions[0]} if conditions else {}
+
+
+def _padded(texts: Sequence[np.ndarray], at_front: bool) -> list[np.ndarray]:
+    length = max(map(len, texts))
+    room = lambda text: (length - len(text), 0) if at_front else (0, length - len(text))
+    return [np.pad(text, room(text), constant_values=-1) for text in texts]

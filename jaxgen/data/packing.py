@@ -1,4 +1,4 @@
-"""Rows of tokens from documents: where each row's pieces lie in one long array of tokens.
+"""Rows of tokens from documents: where each row's pieces lie in one long array of tokens (for `pairs`, see there).
 
 A piece is a run of tokens of one document; in training no piece sees another. Where a document is cut, the next piece
 begins with the last token of the one before, so that every token but a document's first is predicted once.
@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxgen.config import check_choice
 
-Packing = Literal["stream", "fit", "none"]
+Packing = Literal["stream", "fit", "none", "pairs"]
 
 
 class Pieces(NamedTuple):

@@ -24,6 +24,7 @@ from jaxgen.data import bundled, tokenizer
 from jaxgen.data.dataset import Batch, Dataset, Spec, num_held_out
 from jaxgen.data.documents import SPLITS, Document, of_bundled, of_file, text_files
 from jaxgen.data.packing import Packing, Pieces, pack
+from jaxgen.data.pairs import pairs
 from jaxgen.data.tasks import of_task
 from jaxgen.data.tokenizer import Tokenizer
 
@@ -34,7 +35,8 @@ VERSION = 1  # of the files; another one tokenises anew
 class Text:
     """Rows of tokens: keys `tokens` and `segment`, both int32 [length], and `label` int32 where it has classes.
 
-    `segment` counts the row's pieces of documents from 1 and is 0 where the row is padded.
+    `segment` counts the row's pieces of documents from 1 and is 0 where the row is padded. Pairs have `types` int32
+    [length] and a `label` of their own, see `jaxgen.data.pairs`.
     """
 
     name: str = "speeches"
@@ -47,7 +49,8 @@ class Text:
     length: int = 256
     """Tokens of a row."""
     packing: Packing = "stream"
-    """`stream` cuts the documents end to end; `fit` fills rows with whole ones; `none` gives each its own."""
+    """`stream` cuts the documents end to end; `fit` fills rows with whole ones; `none` gives each its own; `pairs` puts
+    two texts in a row, which follow each other or not."""
     field: str = "text"
     """Field of a .jsonl's objects that holds the text."""
     label: str = ""
@@ -56,6 +59,10 @@ class Text:
     validation: float = 0.05
     """Training documents that become the validation split, where there is none: a fraction below 1, or a number. Of a
     single document, the last part of its text."""
+    few: int = 0
+    """So many training rows alone, drawn at random, to learn from few labels; 0 for all."""
+    few_seed: int = 0
+    """Other ones for another seed."""
     data_dir: str | None = None
     """Where tokenised text is kept (default: ~/.cache/jaxgen/text)."""
 
@@ -68,11 +75,13 @@ class Text:
         """
         if self.label and self.packing != "none":
             raise ValueError("classes are of whole documents: --data.label needs --data.packing none")
-        return opened(self._stored(), self.length, self.packing)
+        return reduced(opened(self._stored(), self.length, self.packing), self.few, self.few_seed)
 
     def unread(self) -> Spec:
         """What can be said before the text is here: its rows, but no numbers of them, nor which tokens there are."""
-        shapes = dict.fromkeys(("tokens", "segment"), (self.length,))
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("tokens", "segment"), (self.length,))
+        if self.packing == "pairs":
+            shapes |= {"types": (self.length,), "label": ()}
         return Spec(shapes, dict.fromkeys(shapes, "int32"), {}, {}, {"tokens": (257,)}, tokenizer=tokenizer.BYTES)
 
     def documents(self) -> Iterator[Document]:
@@ -88,7 +97,7 @@ class Text:
 
     def _stored(self) -> Path:
         """The folder of the tokens."""
-        kept = self._kept_tokenizer()
+        kept = self.kept_tokenizer()
         made = self.name in bundled.RECORDS or self.name.startswith("tasks:")
         stats = {} if made else {str(file.resolve()): file.stat() for file in text_files(self.name)}
         sizes = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()]
@@ -107,7 +116,7 @@ class Text:
                 shutil.rmtree(temporary, ignore_errors=True)
         return root / name
 
-    def _kept_tokenizer(self) -> Tokenizer | None:
+    def kept_tokenizer(self) -> Tokenizer | None:
         """The tokenizer that is there already; None where it is learned from the text."""
         kind, _, rest = self.tokenizer.partition(":")
         if self.tokenizer == tokenizer.BYTES:
@@ -195,19 +204,24 @@ def opened(folder: Path, length: int, packing: Packing) -> Dataset:
     """The rows of the tokens in `folder`."""
     meta = _read_meta(folder)
     names, chosen = tuple(meta["labels"]), Tokenizer(meta["tokenizer"])
-    tokens, pieces, labels = {}, {}, {}
+    tokens, places, pieces, labels = {}, {}, {}, {}
     for split in SPLITS:
         with np.load(folder / f"{split}.npz", allow_pickle=False) as saved:
             offsets, classes = saved["offsets"], saved["labels"]
         if len(offsets) == 1:
             continue
         tokens[split] = np.memmap(folder / f"{split}.tokens", dtype=np.dtype(meta["dtype"]), mode="r")
+        places[split] = offsets
+        if packing == "pairs":
+            continue
         pieces[split] = pack(offsets, length, packing)
         if names:  # a row a document, cut where it is longer
             pieces[split] = Pieces(
                 offsets[:-1], np.minimum(offsets[:-1] + length, offsets[1:]), np.arange(len(offsets))
             )
         labels[split] = classes
+    if packing == "pairs":
+        return pairs(tokens, places, length, chosen)
     keys = ("tokens", "segment", *(("label",) if names else ()))
     spec = Spec(
         shapes={key: () if key == "label" else (length,) for key in keys},
@@ -235,3 +249,18 @@ def opened(folder: Path, length: int, packing: Packing) -> Dataset:
         return {key: batch[key] for key in keys}
 
     return Dataset(spec, read)
+
+
+def reduced(data: Dataset, few: int, seed: int) -> Dataset:
+    """The data with `few` of its training rows, drawn by `seed`; all for 0; ValueError where there are not so many."""
+    if not few:
+        return data
+    count = data.spec.count("train")
+    if not 0 < few <= count:
+        raise ValueError(f"data.few={few} must be 0 (all) or more, and at most {count}, the training rows there are")
+    kept = np.random.default_rng(seed).permutation(count)[:few]
+
+    def read(split: str, indices: np.ndarray, keys: tuple[str, ...]) -> Batch:
+        return data.read(split, kept[np.asarray(indices)] if split == "train" else indices, keys)
+
+    return Dataset(dataclasses.replace(data.spec, counts={**data.spec.counts, "train": few}), read)

@@ -72,6 +72,25 @@ class Tokenizer:
             return [list(text.encode()) for text in texts]
         return [found.ids for found in self._inner.encode_batch_fast(list(texts), add_special_tokens=False)]
 
+    def encode_marked(self, text: str) -> list[int]:
+        """The tokens of a text in which special tokens, such as [MASK], stand for themselves as they are written."""
+        special = {self.piece(number): number for number in self.special()}
+        parts = re.split(f"({'|'.join(map(re.escape, special))})", text)
+        return [t for part in parts for t in ([special[part]] if part in special else self.encode(part))]
+
+    def special(self) -> tuple[int, ...]:
+        """The tokens that stand for no text."""
+        if self._inner is None:
+            return (256,)
+        added = json.loads(self._inner.to_str())["added_tokens"]
+        return tuple(sorted(token["id"] for token in added if token["special"]))
+
+    def piece(self, number: int) -> str:
+        """How a token is written in the vocabulary; "" for a number that is none."""
+        if self._inner is None:
+            return SEPARATOR if number == 256 else bytes([number]).decode("latin-1")
+        return self._inner.id_to_token(number) or ""
+
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of tokens; special ones have none, and bytes that are no UTF-8 come as U+FFFD."""
         kept = [int(token) for token in tokens if 0 <= token < self.size]
@@ -113,7 +132,7 @@ class Tokenizer:
         tree = json.loads(self._inner.to_str())
         if tree["model"]["type"] == "WordPiece":
             return None
-        special = {token["id"] for token in tree["added_tokens"] if token["special"]}
+        special = self.special()
         byte_level = "ByteLevel" in json.dumps([tree["pre_tokenizer"], tree["decoder"]])
 
         def length(piece: str) -> int:

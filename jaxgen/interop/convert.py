@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,16 +14,16 @@ import numpy as np
 from jaxgen import catalog, runs
 from jaxgen.checkpoint import Checkpoints
 from jaxgen.config import Experiment, MeshConfig, TrainConfig, experiment_to_json
-from jaxgen.data import SOURCES, Spec, Text, tokenizer
+from jaxgen.data import SOURCES, Text, tokenizer
 from jaxgen.interop import huggingface
-from jaxgen.language import gpt
+from jaxgen.language import bert, gpt
 from jaxgen.program import abstract_state, keys_of, shardings_of
 from jaxgen.sharding import make_mesh
 from jaxgen.trained import layout, open_run, restore
 
 
 def convert(args: Sequence[str]) -> int:
-    """`convert FROM TO`: a GPT-2 or Llama checkpoint of Hugging Face becomes a run, and a run one of these."""
+    """`convert FROM TO`: a GPT-2, Llama or BERT checkpoint of Hugging Face becomes a run, and a run one of these."""
     parser = argparse.ArgumentParser(prog="convert", allow_abbrev=False)
     parser.add_argument("source", metavar="FROM", type=Path, help="a checkpoint's folder, or a run")
     parser.add_argument("target", metavar="TO", type=Path, help="the run's directory, or the checkpoint's folder")
@@ -63,21 +64,15 @@ def read_run(source: Path, target: Path, name: str = "speeches") -> int:
     model, chosen = huggingface.read_checkpoint(source), tokenizer.read(source)
     if chosen.size > model.num_tokens:
         raise ValueError(f"the tokenizer has {chosen.size} tokens, the model {model.num_tokens}")
-    length = min(model.config.context, 1024)
-    config = Experiment(
-        method=gpt.Config(model.config, num_tokens=model.num_tokens),
-        data=Text(name, str(source.resolve()), length),
+    length, paired = min(model.config.context, 1024), not model.config.causal
+    method_config = (bert.Config if paired else gpt.Config)(model.config, num_tokens=model.num_tokens)
+    config: Experiment = Experiment(
+        method=method_config,
+        data=Text(name, str(source.resolve()), length, "pairs" if paired else "stream"),
         train=TrainConfig(batch_size=8),
         mesh=MeshConfig(data=1),
     )
-    spec = Spec(
-        shapes={"tokens": (length,), "segment": (length,)},
-        dtypes={"tokens": "int32", "segment": "int32"},
-        counts={},
-        names={},
-        sizes={"tokens": (chosen.size,)},
-        tokenizer=chosen.saved,
-    )
+    spec = dataclasses.replace(config.data.unread(), sizes={"tokens": (chosen.size,)}, tokenizer=chosen.saved)
     method = catalog.make(config.method, spec)
     mesh = make_mesh(config.mesh, jax.devices()[:1])
     with jax.set_mesh(mesh):
@@ -92,6 +87,8 @@ def read_run(source: Path, target: Path, name: str = "speeches") -> int:
         raise ValueError(f"{source} holds numbers that are not finite")
     checkpoints.close()
     runs.write_config(target, document)
+    if model.missing:
+        print("not in the checkpoint, and initialised: " + ", ".join(model.missing))
     return sum(x.size for x in jax.tree.leaves(model.params))
 
 
@@ -99,8 +96,8 @@ def write_run(source: Path, target: Path, which: str = "last", dtype: str = "flo
     """Writes a run's parameters as a checkpoint, and returns their number; see `huggingface.write_checkpoint`."""
     run = open_run(source)
     method = run.config.method
-    if not isinstance(method, gpt.Config) or method.core != "transformer":
-        raise ValueError(f"{source} is no run of a transformer of the method gpt: there is no such checkpoint of it")
+    if not isinstance(method, bert.Config | gpt.Config) or getattr(method, "core", "transformer") != "transformer":
+        raise ValueError(f"{source} is no run of a transformer of gpt or bert: there is no such checkpoint of it")
     huggingface.family_of(method.net)
     mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
     with jax.set_mesh(mesh):

@@ -1,4 +1,4 @@
-"""Checkpoints of Hugging Face, GPT-2's and Llama's and those laid out like them, read and written without PyTorch.
+"""Checkpoints of Hugging Face, GPT-2's, Llama's and BERT's and those like them, read and written without PyTorch.
 
 A checkpoint is a folder: `config.json`, the tensors in `model.safetensors` or in parts that
 `model.safetensors.index.json` lists, and the tokenizer's files.
@@ -18,21 +18,33 @@ import numpy as np
 
 from jaxgen.config import closest
 from jaxgen.data.tokenizer import Tokenizer
-from jaxgen.interop.layouts import FAMILIES, GPT2, LLAMA, Family
+from jaxgen.interop.bert_layout import BERT
+from jaxgen.interop.layouts import GPT2, LLAMA, Family
 from jaxgen.interop.tensors import Tensors, write_tensors
-from jaxgen.nets.transformer import Transformer, TransformerConfig
+from jaxgen.nets.transformer import TransformerConfig
 from jaxgen.report.atomic import replacing
 from jaxgen.sharding import path_name
 
+FAMILIES = (GPT2, LLAMA, BERT)
+VOCABULARY = {"embed/tokens": 0, "net/embed/tokens": 0, "mlm/bias": 0, "head/kernel": 1}  # axes as long as it is
+SPECIAL = {f"[{name.upper()}]": f"{name}_token" for name in ("cls", "sep", "mask", "pad", "unk")}
 PART = 5 * 10**9  # bytes of a file at most, as Hugging Face writes them
 
 
 class Model(NamedTuple):
-    """A checkpoint: the network, how many tokens it knows, and its parameters."""
+    """A checkpoint.
+
+    Attributes:
+      config: the network.
+      num_tokens: how many tokens it knows.
+      params: its parameters.
+      missing: the tensors of whole heads that were not in the file, whose parameters are initial ones.
+    """
 
     config: TransformerConfig
     num_tokens: int
     params: Any
+    missing: tuple[str, ...] = ()
 
 
 class Stored(NamedTuple):
@@ -53,9 +65,8 @@ class Stored(NamedTuple):
     transposed: bool
 
 
-def _shapes(config: TransformerConfig, num_tokens: int) -> dict[str, tuple[int, ...]]:
-    tree = jax.eval_shape(Transformer(config, num_tokens).init, jax.random.key(0))
-    return {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+def _leaves(tree: Any) -> dict[str, Any]:
+    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def _slots(family: Family, config: TransformerConfig, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Stored]:
@@ -92,7 +103,7 @@ def read_config(folder: Path) -> tuple[Family, dict[str, Any]]:
 
 
 def read_checkpoint(folder: Path) -> Model:
-    """Reads a checkpoint; its numbers become float32.
+    """Reads a checkpoint; its numbers become float32. Heads of BERT that it lacks are `missing`, and initialised.
 
     Raises:
       FileNotFoundError: a file is missing.
@@ -104,19 +115,24 @@ def read_checkpoint(folder: Path) -> Model:
         config, num_tokens = family.config(tree), int(tree["vocab_size"])
     except KeyError as error:
         raise ValueError(f"{folder / 'config.json'} lacks {error}") from None
-    shapes, tensors = _shapes(config, num_tokens), Tensors(folder)
+    init, tensors = family.network(config, num_tokens).init, Tensors(folder)
+    shapes = {path: leaf.shape for path, leaf in _leaves(jax.eval_shape(init, jax.random.key(0))).items()}
     bare = not any(name.startswith(family.prefix) for name in tensors.names)  # a base model without its head
     stored = lambda name: name.removeprefix(family.prefix) if bare else name
-    slots = list(_slots(family, config, shapes))
+    lacking = [p for p in family.parts if not any(name.startswith(stored(p)) for name in tensors.names)]
+    every = list(_slots(family, config, shapes))
+    slots = [slot for slot in every if not slot.name.startswith(tuple(lacking))]
     _check(folder, tensors, {stored(slot.name): slot.shape for slot in slots}, family, config.tied)
     leaves = {path: np.empty(shape, np.float32) for path, shape in shapes.items()}
+    if lacking:
+        leaves = {path: np.array(leaf) for path, leaf in _leaves(jax.jit(init)(jax.random.key(0))).items()}
     for slot in slots:
         array = tensors.read(stored(slot.name))
         array, begin = array.T if slot.transposed else array, 0
         for path, size in slot.parts:
             leaves[path][... if slot.layer is None else slot.layer] = array[..., begin : begin + size]
             begin += size
-    return Model(config, num_tokens, _nested(leaves))
+    return Model(config, num_tokens, _nested(leaves), tuple(s.name for s in every if s not in slots))
 
 
 def _check(folder: Path, tensors: Tensors, asked: Mapping[str, tuple[int, ...]], family: Family, tied: bool) -> None:
@@ -144,7 +160,7 @@ def family_of(config: TransformerConfig) -> Family:
     """The family that a network can be written as.
 
     Raises:
-      ValueError: it is neither GPT-2's nor Llama's.
+      ValueError: it is none of GPT-2's, Llama's and BERT's.
     """
     names = ("positions", "norm", "activation", "bias", "causal", "post_norm")
     others = ("num_kv_heads", "head_size", "window", "qkv_bias")
@@ -155,8 +171,11 @@ def family_of(config: TransformerConfig) -> Family:
             return GPT2
     if shape == ("rotary", "rms", "swiglu", False, True, False) and not (config.window and config.qkv_bias):
         return LLAMA
+    if shape[:2] == ("learned", "layer") and shape[2] in ("gelu", "gelu_exact") and shape[3:] == (True, False, True):
+        if plain and config.tied and config.num_types and config.qkv_bias in (None, True):
+            return BERT
     raise ValueError(
-        "neither GPT-2 nor Llama has such a network: "
+        "neither GPT-2 nor Llama nor BERT has such a network: "
         + ", ".join(f"net.{name}={getattr(config, name)}" for name in (*names, *others))
     )
 
@@ -183,10 +202,10 @@ def write_checkpoint(
     import ml_dtypes
 
     family = family_of(model.config)
-    leaves = {path_name(p): np.asarray(x) for p, x in jax.tree_util.tree_leaves_with_path(model.params)}
-    leaves["embed/tokens"] = leaves["embed/tokens"][: model.num_tokens]
-    if "head/kernel" in leaves:
-        leaves["head/kernel"] = leaves["head/kernel"][:, : model.num_tokens]
+    leaves = {path: np.asarray(leaf) for path, leaf in _leaves(model.params).items()}
+    for path, axis in VOCABULARY.items():
+        if path in leaves:
+            leaves[path] = leaves[path].take(range(model.num_tokens), axis)
     kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype)
 
     def tensors() -> Iterator[tuple[str, np.ndarray]]:
@@ -198,7 +217,7 @@ def write_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder, tensors(), part)
     tree = family.document(model.config, model.num_tokens, tokenizer.begin, tokenizer.end) | {"dtype": dtype}
-    inner = tokenizer.library()
+    inner = with_template(tokenizer) if family is BERT else tokenizer.library()
     name = {number: piece for piece, number in inner.get_vocab(with_added_tokens=True).items()}
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -206,7 +225,24 @@ def write_checkpoint(
         "eos_token": name[tokenizer.end],
         "model_max_length": model.config.context,
     }
+    if family is BERT:
+        settings |= {key: piece for piece, key in SPECIAL.items() if piece in name.values()}
+        settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
     documents = {"config.json": tree, "tokenizer_config.json": settings, "tokenizer.json": json.loads(inner.to_str())}
     for file_name, document in documents.items():
         with replacing(folder / file_name) as file:
             file.write((json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def with_template(tokenizer: Tokenizer) -> Any:
+    """The library's tokenizer, which puts a text between [CLS] and [SEP] and a second one before another [SEP]."""
+    from tokenizers import processors
+
+    inner = tokenizer.library()
+    begin, end = tokenizer.piece(tokenizer.begin), tokenizer.piece(tokenizer.end)
+    inner.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A {end}",
+        pair=f"{begin} $A {end} $B:1 {end}:1",
+        special_tokens=[(begin, tokenizer.begin), (end, tokenizer.end)],
+    )
+    return inner

@@ -1,7 +1,7 @@
 """Where the tensors of Hugging Face's models lie in the parameters of a `Transformer`, one table a family.
 
-Reading and writing both follow it. Llama's family is every model that names its parts so: Llama, Mistral (with its
-window), Qwen2 (with biases of queries, keys and values).
+Reading and writing both follow it; BERT's is in `bert_layout`. Llama's family is every model that names its parts so:
+Llama, Mistral (with its window), Qwen2 (with biases of queries, keys and values).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from jaxgen.config import check_choice
-from jaxgen.nets.transformer import TransformerConfig
+from jaxgen.nets.transformer import Transformer, TransformerConfig
 
 
 class Place(NamedTuple):
@@ -37,6 +37,8 @@ class Family:
       places: the network's config → name of each tensor → its place; `{}` in a name stands for the block's number.
       ignored: regexes of tensors that hold no parameters.
       prefix: which a base model's tensors lack.
+      network: the network's config and number of tokens → the network.
+      parts: how the tensors of parts begin that a checkpoint may lack, each as a whole.
     """
 
     types: tuple[str, ...]
@@ -45,6 +47,8 @@ class Family:
     places: Callable[[TransformerConfig], dict[str, Place]]
     ignored: tuple[str, ...]
     prefix: str
+    network: Callable[[TransformerConfig, int], Any] = Transformer
+    parts: tuple[str, ...] = ()
 
 
 def _gpt2_config(tree: Mapping[str, Any]) -> TransformerConfig:
@@ -192,4 +196,3 @@ GPT2 = Family(("gpt2",), _gpt2_config, _gpt2_document, _gpt2_places, (r"\.attn\.
 LLAMA = Family(
     ("llama", "mistral", "qwen2"), _llama_config, _llama_document, _llama_places, (r"rotary_emb\.inv_freq$",), "model."
 )
-FAMILIES = (GPT2, LLAMA)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from jaxgen.report.atomic import replacing
 
+RENAMED = {"gamma": "weight", "beta": "bias"}  # of norms, in checkpoints that were TensorFlow's
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -18,7 +20,7 @@ class Tensors:
     """The tensors of a folder or of one file.
 
     Attributes:
-      names: what they are called.
+      names: what they are called, norms as today.
     """
 
     def __init__(self, path: Path):
@@ -39,21 +41,24 @@ class Tensors:
             torch = " (pytorch_model.bin needs PyTorch: save it as safetensors first)" * any(path.glob("*.bin"))
             raise FileNotFoundError(f"no {lacking[0]}{torch}")
         self._open: dict[str, Any] = {}
+        self._stored: dict[str, str] = {}
         for file in files:
             try:
                 opened = safe_open(file, framework="np")
             except SafetensorError as error:
                 raise ValueError(f"{file} is damaged: {error}") from None
-            self._open |= dict.fromkeys(opened.keys(), opened)
+            for stored in opened.keys():  # noqa: SIM118, it is no dict
+                name = re.sub(r"(?<=LayerNorm\.)(gamma|beta)$", lambda m: RENAMED[m[0]], stored)
+                self._open[name], self._stored[name] = opened, stored
         self.names = tuple(self._open)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor, without reading it."""
-        return tuple(self._open[name].get_slice(name).get_shape())
+        return tuple(self._open[name].get_slice(self._stored[name]).get_shape())
 
     def read(self, name: str) -> np.ndarray:
         """A tensor, in its own dtype."""
-        return self._open[name].get_tensor(name)
+        return self._open[name].get_tensor(self._stored[name])
 
 
 def write_tensors(folder: Path, tensors: Iterable[tuple[str, np.ndarray]], most: int) -> None:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxgen.data.tokenizer import Tokenizer
 from jaxgen.language import gpt
 from jaxgen.method import Method, gradient_method
+from jaxgen.nets.dense import init_linear, linear
 from jaxgen.nets.transformer import TransformerConfig
 from jaxgen.numerics import cross_entropy
 from jaxgen.optimizer import AdamWConfig, adamw
@@ -66,14 +67,13 @@ def make(cfg: Config, spec: Spec) -> Method:
         key_net, key_head = jax.random.split(key)
         params = warm["pretrained"] if warm else net.init(key_net)
         width = params["embed"]["tokens"].shape[1]
-        kernel = 0.02 * jax.random.normal(key_head, (width, num_classes))
-        return {"net": params, "head": {"kernel": kernel, "bias": jnp.zeros(num_classes)}}
+        return {"net": params, "head": init_linear(key_head, width, num_classes)}
 
     def terms(params, batch, key=None):
         """Nats of each class [B], its logits [B, C], and nats of each token and whether it counts [B, T]."""
         hidden = net.apply(params["net"], batch["tokens"], batch["segment"], key=key)
         read = hidden[jnp.arange(len(hidden)), last_token(batch["segment"])].astype(jnp.float32)
-        logits = read @ params["head"]["kernel"] + params["head"]["bias"][None]
+        logits = linear(params["head"], read)
         labels, weight = gpt.targets(batch["tokens"], batch["segment"])
         nats = cross_entropy(net.logits(params["net"], hidden), labels) * weight
         return cross_entropy(logits, batch["label"]), logits, nats, weight

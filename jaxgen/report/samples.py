@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,8 @@ def named_key(samples: Mapping[str, Any], spec: Spec) -> str | None:
 def with_text(samples: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
     """The samples, and under `text` what their `tokens`, `document` or `item` [N, T] stand for, where `spec` has it.
 
-    A number of -1 stands for nothing. Items come after the `user` [N] that they are recommended to.
+    A number of -1 stands for nothing. Items come after the `user` [N] that they are recommended to; behind a text with
+    filled blanks stand the `candidates` for each, with their `probability`, and whether its second part `follows`.
     """
     key, names = named_key(samples, spec), spec.names
     if key is None or "text" in samples:
@@ -48,13 +49,28 @@ def with_text(samples: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
     if key == "tokens" and spec.tokenizer:
         from jaxgen.data.tokenizer import Tokenizer  # imports JAX, which whoever has a `Spec` has
 
-        decode = Tokenizer(spec.tokenizer).decode
-        return {**samples, "text": [decode(row) for row in np.asarray(samples[key]).tolist()]}
+        tokenizer = Tokenizer(spec.tokenizer)
+        texts = [tokenizer.decode(row) for row in np.asarray(samples[key]).tolist()]
+        if "candidates" in samples:
+            columns = (np.asarray(samples[name]) for name in ("candidates", "probability", "follows"))
+            listed = [_listed(tokenizer.piece, *row) for row in zip(*columns, strict=True)]
+            texts = [text + likely for text, likely in zip(texts, listed, strict=True)]
+        return {**samples, "text": texts}
     rows = [[names[key][i] for i in row if i >= 0] for row in np.asarray(samples[key]).tolist()]
     if key == "item":
         users = [names["user"][i] for i in np.asarray(samples["user"]).tolist()]
         rows = [[user, *row] for user, row in zip(users, rows, strict=True)]
     return {**samples, "text": [PARTED[key].join(row) for row in rows]}
+
+
+def _listed(piece: Callable[[int], str], candidates: np.ndarray, probability: np.ndarray, follows: float) -> str:
+    """A line for each blank with its candidates [P, top] and their probabilities, and one on the second text."""
+    blanks = [i for i, row in enumerate(candidates) if row[0] >= 0]
+    percent = lambda p: f"{100 * p:.1f} %"
+    likely = lambda i: zip(candidates[i].tolist(), probability[i].tolist(), strict=True)
+    lines = [", ".join(f"{piece(token)} {percent(p)}" for token, p in likely(i)) for i in blanks]
+    lines = [f"  blank {number}: {line}" for number, line in enumerate(lines, 1)]
+    return "\n".join(["", *lines, *([f"  follows: {percent(follows)}"] if follows >= 0 else [])])
 
 
 def default_suffix(samples: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxgen.data import Images
+from jaxgen.data import Images, tokenizer
 from jaxgen.data.condition import encode, open_condition, parse, spread, words
 
 FACES, FASHION = Images("faces").load().spec, Images("fashion").load().spec
@@ -89,3 +89,15 @@ def test_several_conditions_share_the_rows():
 def test_mistakes_name_what_there_is(spec, keys, text, message):
     with pytest.raises(ValueError, match=message):
         parse(spec, keys, text)
+
+
+def test_texts_with_blanks_begin_at_the_left():
+    """A prompt ends at the right end of its row, one with blanks begins at the left; [MASK] stands for itself."""
+    saved = tokenizer.train("wordpiece", 100, ["the cat sat on the mat"]).saved
+    spec = dataclasses.replace(FASHION, tokenizer=saved)
+    texts = "the [MASK] sat", "the cat"
+    the, cat, sat = tokenizer.Tokenizer(saved).encode("the cat sat")
+    blanks = spread([parse(spec, ("masked",), text) for text in texts], 2)["masked"]
+    assert blanks.tolist() == [[2, the, 4, sat, 3], [2, the, cat, 3, -1]]
+    prompts = spread([parse(spec, ("prompt",), text) for text in ("the cat sat", "cat")], 2)["prompt"]
+    assert prompts.tolist() == [[2, the, cat, sat], [-1, -1, 2, cat]]

@@ -120,6 +120,10 @@ def test_wordpiece():
     assert inner.num_bytes() is None
     assert [inner.token(name) for name in tokenizer.WORDPIECE] == [0, 1, 2, 3, 4]
     assert (inner.begin, inner.end) == (2, 3)
+    assert inner.special() == (0, 1, 2, 3, 4) and inner.piece(4) == "[MASK]"
+    (cat,), (sat,) = inner.encode("cat"), inner.encode("sat")
+    assert inner.encode_marked("[MASK] Cat[SEP]sat [MASK]") == [4, cat, 3, sat, 4]
+    assert 4 not in inner.encode("[MASK]"), "a document spelled a blank"
 
 
 def test_files_of_gpt2_and_bert(tmp_path):
