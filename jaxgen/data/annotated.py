@@ -1,9 +1,10 @@
-"""Texts with what a model is to tell of them: a class, the class of a pair, where an answer stands, a tag a word.
+"""Texts with what a model is to tell of them: a class, that of a pair, which of some goes on, a span, a tag a word.
 
 A .jsonl has an object a text, its `split` among the fields where it says so:
 
   text   {"text": "a fine film", "label": "good"}
   pair   {"text": "it rains", "pair": "the street is wet", "label": "follows"}
+  choice {"text": "it rains", "choices": ["the sun shines", "the street is wet"], "label": 1}, counted from 0
   span   {"text": "who won?", "pair": "in the end ann won", "answer": "ann"}, the answer's first place in `pair`
   tag    {"words": ["ann", "sees", "rome"], "tags": ["person", "none", "place"]}
 """
@@ -25,15 +26,16 @@ from jaxgen.data.pairs import write_pair
 from jaxgen.data.text import Text
 from jaxgen.data.tokenizer import Tokenizer
 
-Kind = Literal["text", "pair", "span", "tag"]
+Kind = Literal["text", "pair", "choice", "span", "tag"]
+KEYS = {"span": "span", "tag": "tags"}  # what is told; `label` elsewhere
 
 
 class Row(NamedTuple):
-    """Tokens of one or two texts, and what is told of them: a class, the place of a span, or a tag a token."""
+    """Tokens of a text and of those beside it, and what is told: a class, the place of a span, or a tag a token."""
 
     split: str
     first: list[int]
-    second: list[int]
+    others: list[list[int]]
     told: Any
 
 
@@ -41,14 +43,15 @@ class Row(NamedTuple):
 class Annotated:
     """Rows [CLS] text [SEP] or [CLS] text [SEP] pair [SEP]: `tokens`, `segment`, `types`, all int32 [length].
 
-    And `label` int32, `span` int32 [2], the places of the answer's first and last token, or `tags` int32 [length], -1
-    but at the first token of each word.
+    Choices have such a row each, [choices, length]. And `label` int32, `span` int32 [2], the places of the answer's
+    first and last token, or `tags` int32 [length], -1 but at the first token of each word.
     """
 
     name: str = "file:annotated.jsonl"
     """file:PATH, or folder:DIR: all .jsonl in it; those in or named train, validation, test are of these splits."""
     kind: Kind = "text"
-    """What is told: the class of a `text` or of a `pair`, a `span` of the second text, or a `tag` a word."""
+    """What is told: the class of a `text` or of a `pair`, the right `choice`, a `span` of the second text, or a `tag` a
+    word."""
     tokenizer: str = "wordpiece:8192@speeches"
     """See `Text.tokenizer`; one that is there already: run:DIR, a file or a folder, or that of another text."""
     length: int = 128
@@ -74,8 +77,12 @@ class Annotated:
             for i in held.tolist():
                 rows[i] = rows[i]._replace(split="validation")
         names = sorted({name for row in rows for name in self._names(row.told)})
+        num_choices = {len(row.others) for row in rows} if self.kind == "choice" else set()
+        if len(num_choices) > 1:
+            raise ValueError(f"{self.name} has texts of {sorted(num_choices)} choices: all need as many")
+        names = [str(i) for n in num_choices for i in range(n)] or names
         arrays = {split: self._arrays([row for row in rows if row.split == split], names, chosen) for split in SPLITS}
-        key = {"span": "span", "tag": "tags"}.get(self.kind, "label")
+        key = KEYS.get(self.kind, "label")
         classes = {} if key == "span" else {key: (len(names),)}
         called = {key: tuple(names)} if classes else {}
         data = in_memory(arrays, names=called, sizes={"tokens": (chosen.size,), **classes})
@@ -102,40 +109,50 @@ class Annotated:
         if self.kind == "tag":
             words = chosen.encode_all(record["words"])
             tags = [[tag] + [None] * (len(word) - 1) for word, tag in zip(words, record["tags"], strict=True) if word]
-            return Row(split, sum(words, []), [], sum(tags, []))
-        first, second = chosen.encode(record["text"]), []
+            return Row(split, sum(words, []), [[]], sum(tags, []))
+        first = chosen.encode(record["text"])
         if self.kind == "text":
-            return Row(split, first, second, str(record["label"]))
+            return Row(split, first, [[]], str(record["label"]))
         if self.kind == "pair":
-            return Row(split, first, chosen.encode(record["pair"]), str(record["label"]))
+            return Row(split, first, [chosen.encode(record["pair"])], str(record["label"]))
+        if self.kind == "choice":
+            choices, right = chosen.encode_all(record["choices"]), int(record["label"])
+            if not 0 <= right < len(choices):
+                raise ValueError(f"label {right} is none of {len(choices)} choices, counted from 0")
+            return Row(split, first, choices, str(right))
         # Piece by piece, so that the answer is whole tokens wherever it begins.
         before, answer, after = record["pair"].partition(record["answer"])
         parts = chosen.encode_all([before, answer, after])
         if not parts[1]:
             raise ValueError(f"no {record['answer']!r} in {record['pair'][:60]!r}")
-        return Row(split, first, sum(parts, []), (len(parts[0]), len(parts[0]) + len(parts[1]) - 1))
+        return Row(split, first, [sum(parts, [])], (len(parts[0]), len(parts[0]) + len(parts[1]) - 1))
 
     def _names(self, told: Any) -> set[str]:
         return set() if self.kind == "span" else {told} if isinstance(told, str) else {tag for tag in told if tag}
 
     def _arrays(self, rows: list[Row], names: list[str], chosen: Tokenizer) -> dict[str, np.ndarray]:
-        out = np.zeros((3, len(rows), self.length), np.int32)
+        each = len(names) if self.kind == "choice" else 1
+        out = np.zeros((3, len(rows), each, self.length), np.int32)
         told = np.full((len(rows), *{"span": (2,), "tag": (self.length,)}.get(self.kind, ())), -1, np.int32)
         for i, row in enumerate(rows):
-            room = self.length - (3 if row.second else 2)
-            size = len(row.first)
-            if size + len(row.second) > room:
-                size = max(min(size, room // 2), room - len(row.second))
-            first, second = row.first[:size], row.second[: room - size]
-            write_pair(out[:, i], first, second, chosen)
+            for j, other in enumerate(row.others):
+                first, second = self._fitting(row.first, other)
+                write_pair(out[:, i, j], first, second, chosen)
             if self.kind == "span":
                 if row.told[1] >= len(second):
                     raise ValueError(f"an answer of {self.name} is cut off: raise data.length={self.length}")
                 told[i] = np.array(row.told) + len(first) + 2
             elif self.kind == "tag":
-                tags = row.told[:size]
+                tags = row.told[: len(first)]
                 told[i, 1 : 1 + len(tags)] = [-1 if tag is None else names.index(tag) for tag in tags]
             else:
                 told[i] = names.index(row.told)
-        key = {"span": "span", "tag": "tags"}.get(self.kind, "label")
-        return {"tokens": out[0], "segment": out[1], "types": out[2], key: told}
+        out = out if self.kind == "choice" else out[:, :, 0]
+        return {"tokens": out[0], "segment": out[1], "types": out[2], KEYS.get(self.kind, "label"): told}
+
+    def _fitting(self, first: list[int], second: list[int]) -> tuple[list[int], list[int]]:
+        """Two texts, the second may be empty, cut to the room of a row."""
+        room, size = self.length - (3 if second else 2), len(first)
+        if size + len(second) > room:
+            size = max(min(size, room // 2), room - len(second))
+        return first[:size], second[: room - size]

@@ -59,7 +59,9 @@ def net_of(net: TransformerConfig, num_tokens: int | None, spec: Spec) -> Bert:
     known = Tokenizer(spec.tokenizer).size
     if num_tokens is not None and num_tokens < known:
         raise ValueError(f"method.num_tokens={num_tokens} is fewer than the tokenizer's {known}")
-    (length,) = spec.shape("tokens")
+    *choices, length = spec.shape("tokens")
+    if choices:
+        raise ValueError("BERT has no head for choices: choose the method gpt_classifier, or data of another kind")
     if length > net.context:
         raise ValueError(f"rows of data.length={length} tokens exceed method.net.context={net.context}")
     return Bert(net, num_tokens or known)

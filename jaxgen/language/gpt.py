@@ -66,6 +66,8 @@ def make_core(core: Core, net: TransformerConfig, num_tokens: int) -> Any:
     transformer = Transformer(net, num_tokens)
     if core == "transformer":
         return transformer
+    if net.remat or net.dtype != "float32":
+        raise ValueError("method.core=lstm has neither net.remat nor another net.dtype than float32")
     shapes = jax.eval_shape(transformer.init, jax.random.key(0))
     return LSTM(net, sum(x.size for x in jax.tree.leaves(shapes)), num_tokens)
 
@@ -105,7 +107,7 @@ def check_data(net: TransformerConfig, spec: Spec) -> None:
         raise ValueError("a language model needs net.causal=True and net.num_types=0")
     if not spec.tokenizer:
         raise ValueError("the data has no tokenizer: a language model reads `Text`")
-    (length,) = spec.shape("tokens")
+    length = spec.shape("tokens")[-1]
     if length > net.context:
         raise ValueError(f"rows of data.length={length} tokens exceed method.net.context={net.context}")
 

@@ -146,6 +146,7 @@ def test_an_lstm_of_equal_size(data):
         ({"net": dataclasses.replace(NET, context=16)}, r"data\.length=56 tokens exceed method\.net\.context=16"),
         ({"net": dataclasses.replace(NET, causal=False)}, "causal"),
         ({"accumulate": 0}, "accumulate=0"),
+        ({"core": "lstm", "net": dataclasses.replace(NET, remat=True)}, r"neither net\.remat"),
         ({"sample": SampleConfig(stop=("<|stop|>",))}, r"no token '<\|stop\|>'"),
     ],
 )
