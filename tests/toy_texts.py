@@ -85,7 +85,7 @@ def text_file(num: int = 400) -> str:
 
 
 @functools.cache
-def story_file(num: int = 500) -> str:
+def story_file(num: int = 2000) -> str:
     """A .jsonl of documents of six sentences, each about a person and what is theirs: which fruit is whose is fixed.
 
     In a folder that goes away with the process, with a WordPiece tokenizer of these words, tokenizer.json, beside.

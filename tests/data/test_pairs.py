@@ -7,6 +7,7 @@ import pytest
 
 from jaxgen.data import Text
 from jaxgen.data.pairs import PASSES, chunks_of, draw_pair, pairs, sentences_of
+from jaxgen.data.tokenizer import Tokenizer
 from toy_texts import story_file
 
 MARK, LENGTH = 3, 32
@@ -101,9 +102,12 @@ def test_text_as_pairs_and_what_cannot_be(tmp_path):
     )  # fmt: skip
     data = source().load()
     assert data.spec.names["label"] == ("next", "random") and data.spec.shapes == source().unread().shapes
-    batch = data.read("validation", np.arange(data.spec.counts["validation"]), ("tokens", "label"))
-    mixed = [{names for name, names in ((5, "a"), (6, "b")) if name in row} for row in batch["tokens"]]
-    assert len(mixed) == len(batch["label"])
+    batch = data.read("validation", np.arange(data.spec.counts["validation"]), ("tokens", "types", "label"))
+    inner = Tokenizer(data.spec.tokenizer)
+    people = [{name for name in ("ann", "bob", "cy", "dora") if name in inner.decode(row)} for row in batch["tokens"]]
+    by_label = [[len(found) for found, own in zip(people, batch["label"], strict=True) if own == i] for i in (0, 1)]
+    assert set(by_label[0]) == {1}, "a story is of one person"
+    assert np.mean(by_label[1]) == pytest.approx(1 + 3 / 4, abs=0.15), "others are of another one in three of four"
     with pytest.raises(ValueError, match=r"data\.length=4 must be 5 or more"):
         source(length=4).load()
     with pytest.raises(ValueError, match="validation has too few documents"):

@@ -147,7 +147,7 @@ def test_blanks_are_filled_with_what_is_likely(data, method, trained):
     assert (samples["candidates"][0, :3] == -1).all() and samples["follows"][0] == -1
     assert samples["probability"][0, 3, 0] > 0.5 and 0 < samples["follows"][1] < 1
     first, second = with_text(samples, data.spec)["text"]
-    assert first.startswith("ann eats apples .\n  blank 1: apples ") and "follows" not in first
+    assert first.startswith("ann eats apples.\n  blank 1: apples ") and "follows" not in first
     percent = f"{100 * samples['follows'][1]:.1f} %"
     assert second.split("\n")[-1] == f"  follows: {percent}" and "  blank 2: " in second
     kept = cond["masked"] != inner.token("[MASK]")
