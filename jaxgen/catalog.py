@@ -11,7 +11,7 @@ from jaxgen.data import Spec
 from jaxgen.diffusion import ddpm
 from jaxgen.flows import glow
 from jaxgen.gans import gan, inversion, minibatch, unrolled, wgan
-from jaxgen.language import classify, gpt
+from jaxgen.language import classify, gpt, lora
 from jaxgen.method import Method
 from jaxgen.metrics import classifier
 from jaxgen.words import doc2vec, word2vec
@@ -35,6 +35,7 @@ CATALOG: dict[str, tuple[type, Any]] = {
     "nmf": (nmf.Config, nmf.make),
     "gpt": (gpt.Config, gpt.make),
     "gpt_classifier": (classify.Config, classify.make),
+    "lora": (lora.Config, lambda cfg, spec: lora.adapt(make(cfg.base, spec), cfg, spec)),
     "word2vec": (word2vec.Config, word2vec.make),
     "doc2vec": (doc2vec.Config, doc2vec.make),
 }

@@ -136,5 +136,5 @@ def spread(conditions: Sequence[Mapping[str, np.ndarray]], num: int) -> Batch:
     if conditions and "prompt" in conditions[0]:
         length = max(len(cond["prompt"]) for cond in conditions)
         pad = lambda x: np.pad(x, (length - len(x), 0), constant_values=OPEN["prompt"])
-        conditions = [{"prompt": pad(cond["prompt"])} for cond in conditions]
+        conditions = [{**cond, "prompt": pad(cond["prompt"])} for cond in conditions]
     return {key: np.stack([conditions[i][key] for i in rows]) for key in conditions[0]} if conditions else {}

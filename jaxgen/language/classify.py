@@ -97,5 +97,6 @@ def make(cfg: Config, spec: Spec) -> Method:
         evaluate,
         reads=("tokens", "segment", "label"),
         rules=net.rules,
+        factored=net.factored,
     )
     return method._replace(starts_from=("pretrained",))

@@ -161,5 +161,6 @@ def make(cfg: Config, spec: Spec) -> Method:
         weight_fn=lambda batch, noise: targets(batch["tokens"], batch["segment"])[1].sum(),
         reads=("tokens", "segment"),
         rules=net.rules,
+        factored=net.factored,
     )
     return method._replace(starts_from=("pretrained",), conditions=("prompt",))

@@ -66,6 +66,8 @@ def place_in_segment(segment: jax.Array) -> jax.Array:
 class Transformer:
     """Pure functions of parameters, `{"embed", "blocks", "norm", "head"}`, the last two where there are such."""
 
+    factored = "blocks/(attention|mlp)/"  # see `gradient_method`
+
     def __init__(self, cfg: TransformerConfig, num_tokens: int):
         """A transformer of a vocabulary of `num_tokens`; ValueError as `check_transformer`."""
         check_transformer(cfg)
