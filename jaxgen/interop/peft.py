@@ -57,7 +57,7 @@ class _Module(NamedTuple):
 
 def _modules(config: TransformerConfig) -> Iterator[_Module]:
     for name, place in family_of(config).places(config).items():
-        if name.endswith(".weight") and place.paths[0].endswith("/kernel"):
+        if name.endswith(".weight") and name.count("{}") < 2 and place.paths[0].endswith("/kernel"):
             yield _Module(name.removesuffix(".weight"), place.paths)
 
 
