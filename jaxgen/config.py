@@ -270,6 +270,8 @@ def _tagged_json(value: Any, kinds: Kinds) -> dict[str, Any]:
 def _tagged(tree: Any, kinds: Kinds, where: str) -> Any:
     """The inverse of `_tagged_json`."""
     from_json(Mapping[str, Any], tree, where)
+    if unknown := [part for part in tree if part not in ("name", "config")]:
+        raise ValueError(f"{where} has no field {unknown[0]}; there are: name, config")
     name, fields = from_json(str, tree.get("name"), f"{where}.name"), tree.get("config")
     if name not in kinds:
         raise ValueError(f"unknown {where} {name}{closest(name, kinds)}")

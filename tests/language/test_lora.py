@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +12,10 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 import harness
-from jaxgen import catalog, cli
-from jaxgen.config import Experiment, MeshConfig, TrainConfig
-from jaxgen.data import Images, Text, Toy, batch_at
+from jaxgen import catalog, cli, runs
+from jaxgen.config import Experiment, MeshConfig, TrainConfig, experiment_from_json
+from jaxgen.data import SOURCES, Images, Text, Toy, batch_at
+from jaxgen.data.tokenizer import Tokenizer
 from jaxgen.diffusion import ddpm
 from jaxgen.gans import gan
 from jaxgen.language import adapters, classify, gpt, lora
@@ -23,7 +25,7 @@ from jaxgen.nets.unet import UNetConfig
 from jaxgen.optimizer import AdamWConfig
 from jaxgen.report.log import read_metrics
 from jaxgen.sharding import make_mesh
-from jaxgen.trained import open_run
+from jaxgen.trained import Run, open_run
 from toy_texts import text_file
 
 NET = TransformerConfig(num_layers=2, width=16, num_heads=2, context=24, dropout=0.1)
@@ -234,6 +236,8 @@ def test_the_command_draws_prompts_with_adapters_of_several_runs(tmp_path, capsy
     np.testing.assert_array_equal(both, np.concatenate([a[:4], b[4:]]))
     assert (a[4:] != b[4:]).any()
     capsys.readouterr()
+    assert call("b", "--stream", *prompts[2:]) == 0
+    assert capsys.readouterr().out == Tokenizer("bytes").decode(b[4]) + "\n"
     for args, message in (
         ([*prompts, "--adapter", tmp_path / "a"], "1 --adapter for 2 --prompt"),
         ([*sets, "--stream"], "without --adapter"),
@@ -249,6 +253,23 @@ def test_the_command_draws_prompts_with_adapters_of_several_runs(tmp_path, capsy
         adapters.with_sets(other, mesh, state, [tmp_path / "b"])
     with pytest.raises(ValueError, match="takes no --adapter"):
         adapters.rows(run._replace(method=run.method._replace(conditions=())), [tmp_path / "b"], 1, 1)
+
+
+def test_the_base_keeps_its_name_and_its_sampling_options():
+    """In config.json; a run goes on with other ones, but not with another base."""
+    document, spec = harness.document(TINY), DATA.load().spec
+    assert document["method"]["config"]["base"]["name"] == "gpt"
+    run = Run(Path("run"), TINY, spec, catalog.make(CONFIG, spec)).with_sampling(SampleConfig(length=3))
+    assert run.config.method.base.sample.length == 3 == run.config.method.sample.length
+    assert runs.differing_identity(document, harness.document(run.config)) == []
+    other = dataclasses.replace(
+        TINY, method=dataclasses.replace(CONFIG, base=dataclasses.replace(BASE, num_tokens=300))
+    )
+    (line,) = runs.differing_identity(document, harness.document(other))
+    assert line == "method.base.config.num_tokens: null → 300"
+    document["method"]["config"]["base"]["name"] = "gtp"
+    with pytest.raises(ValueError, match="unknown method.base gtp .did you mean gpt"):
+        experiment_from_json(document, catalog.kinds(), SOURCES)
 
 
 @pytest.mark.parametrize(
