@@ -6,7 +6,6 @@ A checkpoint is a folder: `config.json`, the tensors in `model.safetensors` or i
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 import re
@@ -17,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
+from jaxgen.checksum import nested
 from jaxgen.config import closest
 from jaxgen.data.tokenizer import Tokenizer
 from jaxgen.interop.layouts import FAMILIES, GPT2, LLAMA, Family
@@ -43,14 +43,14 @@ class Stored(NamedTuple):
       name: what it is called there.
       shape: its shape there.
       parts: the leaves that it holds, side by side along the last axis, with their sizes along it.
-      index: which layer of these leaves, and which expert; () where they are no stacks.
+      at: which layer of these leaves, and which expert; () where they are no stacks.
       transposed: whether it is stored with its axes turned round.
     """
 
     name: str
     shape: tuple[int, ...]
     parts: tuple[tuple[str, int], ...]
-    index: tuple[int, ...]
+    at: tuple[int, ...]
     transposed: bool
 
 
@@ -115,9 +115,9 @@ def read_checkpoint(folder: Path) -> Model:
         array = tensors.read(stored(slot.name))
         array, begin = array.T if slot.transposed else array, 0
         for path, size in slot.parts:
-            leaves[path][slot.index] = array[..., begin : begin + size]
+            leaves[path][slot.at] = array[..., begin : begin + size]
             begin += size
-    return Model(config, num_tokens, _nested(leaves))
+    return Model(config, num_tokens, nested(leaves))
 
 
 def _check(folder: Path, tensors: Tensors, asked: Mapping[str, tuple[int, ...]], family: Family, tied: bool) -> None:
@@ -131,14 +131,6 @@ def _check(folder: Path, tensors: Tensors, asked: Mapping[str, tuple[int, ...]],
             lines.append(f"{name}: {found[name]} in the file, {asked[name]} by config.json")
     if lines:
         raise ValueError(f"{folder} does not fit its config.json:\n  " + "\n  ".join(sorted(lines)))
-
-
-def _nested(leaves: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for path, leaf in leaves.items():
-        *parents, name = path.split("/")
-        functools.reduce(lambda node, key: node.setdefault(key, {}), parents, tree)[name] = leaf
-    return tree
 
 
 def family_of(config: TransformerConfig) -> Family:
@@ -193,7 +185,7 @@ def write_checkpoint(
 
     def tensors() -> Iterator[tuple[str, np.ndarray]]:
         for slot in _slots(family, model.config, {path: leaf.shape for path, leaf in leaves.items()}):
-            parts = [leaves[path][slot.index] for path, _ in slot.parts]
+            parts = [leaves[path][slot.at] for path, _ in slot.parts]
             array = np.concatenate(parts, -1).astype(kind)
             yield slot.name, array.T if slot.transposed else array
 

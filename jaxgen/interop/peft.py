@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxgen.checksum import by_path, nested
 from jaxgen.interop.huggingface import family_of
 from jaxgen.interop.tensors import Tensors
-from jaxgen.language.lora import by_path, nested
 from jaxgen.nets.transformer import Transformer, TransformerConfig
 from jaxgen.report.atomic import replacing
 
@@ -93,7 +93,9 @@ def read_adapters(folder: Path, config: TransformerConfig) -> Adapters:
     if kind != "LORA" or asked:
         options = f" with {', '.join(asked)}" if asked else ""
         raise ValueError(f"{folder} holds {kind} adapters{options}: only plain LoRA is read")
-    tensors, shapes, known, factors = Tensors(folder / TENSORS), _shapes(config), set(), {}
+    tensors, shapes = Tensors(folder / TENSORS), _shapes(config)
+    known: set[str] = set()
+    factors: dict[str, np.ndarray] = {}
     rank = max((tensors.shape(name)[0] for name in tensors.names if name.endswith("lora_A.weight")), default=0)
     for module in _modules(config):
         *lead, inputs, _ = shapes[module.paths[0]]

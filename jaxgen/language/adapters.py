@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxgen.checksum import by_path
 from jaxgen.data import condition
 from jaxgen.language import lora
 from jaxgen.trained import Run, layout, open_run, restore
@@ -49,9 +51,7 @@ def _params(run: Run, mesh: Mesh, state: Any, folder: Path) -> Any:
         raise ValueError(f"{folder} has no adapters like those of {run.workdir}: the same {', '.join(alike)}")
     # The base's own options (its optimizer, say) may differ, the arrays may not.
     found = restore(other, layout(other, mesh), "last").state
-    if jax.tree.structure(found["base"]) != jax.tree.structure(state["base"]) or not all(
-        a.shape == b.shape and bool((a == b).all())
-        for a, b in zip(jax.tree.leaves(found["base"]), jax.tree.leaves(state["base"]), strict=True)
-    ):
+    theirs, ours = by_path(found["base"]), by_path(state["base"])
+    if theirs.keys() != ours.keys() or not all(bool(jnp.array_equal(x, ours[path])) for path, x in theirs.items()):
         raise ValueError(f"{folder} adapts another base than {run.workdir}")
     return found["params"]

@@ -17,17 +17,18 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from jaxgen.checksum import by_path, nested
 from jaxgen.config import closest
 from jaxgen.language import gpt
-from jaxgen.method import Method
+from jaxgen.method import Method, Objective
 from jaxgen.optimizer import AdamWConfig, adamw
 from jaxgen.sharding import Rule, path_name
 
@@ -63,20 +64,6 @@ class Config:
     def scale(self) -> float:
         """α/r."""
         return self.alpha / self.rank
-
-
-def by_path(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree by their paths, `a/b/c`."""
-    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """A tree of dicts of leaves by their paths."""
-    tree: dict[str, Any] = {}
-    for path, leaf in leaves.items():
-        *parents, name = path.split("/")
-        functools.reduce(lambda node, key: node.setdefault(key, {}), parents, tree)[name] = leaf
-    return tree
 
 
 def chosen(patterns: Sequence[str], paths: Sequence[str], option: str) -> list[str]:
@@ -136,10 +123,12 @@ def with_sets(state: Any, sets: Sequence[Params]) -> Any:
 
 def rules_of(path: str, rules: Sequence[Rule]) -> tuple[Rule, ...]:
     """How the factors of a matrix lie: A as its inputs are split, B as its outputs are, neither along r."""
-    spec, *units = next((tuple(rule[1:]) for rule in rules if re.search(rule[0], path)), (P(),))
-    *lead, inputs, outputs = (*(None,) * max(0, 2 - len(spec)), *spec)
+    rule: tuple[Any, ...] = next((rule for rule in rules if re.search(rule[0], path)), ("", P()))
+    spec, units = tuple(rule[1]), rule[2:]
+    axes: list[Any] = [*[None] * (2 - len(spec)), *spec]
+    lead, (inputs, outputs) = axes[:-2], axes[-2:]
     layouts = {"lora_a": P(*lead, inputs, None), "lora_b": P(*lead, None, outputs)}
-    return tuple((f"{re.escape(path)}/{name}$", layout, *units) for name, layout in layouts.items())  # type: ignore
+    return tuple((f"{re.escape(path)}/{name}$", layout, *units) for name, layout in layouts.items())
 
 
 def check(cfg: Config, method: Method) -> None:
@@ -161,8 +150,7 @@ def adapt(method: Method, cfg: Config, spec: Spec) -> Method:
       ValueError: the method has more than one loss, a regex matches nothing, or an option is out of range.
     """
     check(cfg, method)
-    base = method.objective
-    assert base is not None
+    base, draw, measure = cast(Objective, method.objective), cast(Any, method.sample), cast(Any, method.evaluate)
     abstract = jax.eval_shape(base.init_params, jax.random.key(0), spec.batch(1, method.reads))
     shapes = {path: leaf.shape for path, leaf in by_path(abstract).items()}
     matrices = [p for p, s in shapes.items() if len(s) >= 2 and not re.search("(bias|scale)$", p)]
@@ -199,20 +187,20 @@ def adapt(method: Method, cfg: Config, spec: Spec) -> Method:
         cond = dict(cond or {})
         which = cond.pop("adapter", None)
         if which is None:
-            return method.sample(within(merged(cfg, state)), key, num, cond or None)
+            return draw(within(merged(cfg, state)), key, num, cond or None)
         # [N, L, in, r] → [L, B, in, r]: behind the axes of a scan, where a dense layer has its rows.
         rows = jax.tree.map(lambda x: jnp.moveaxis(x[which], 0, -3), state["sets"])
-        return method.sample(put_in({**state, "params": rows}), key, num, cond or None)
+        return draw(put_in({**state, "params": rows}), key, num, cond or None)
 
     apart = not whole and base.factored is not None and all(re.search(base.factored, path) for path in targets)
     return Method(
         init,
         step,
-        sample if method.sample else None,
-        (lambda state, batch, key: method.evaluate(put_in(state), batch, key)) if method.evaluate else None,
+        draw and sample,
+        measure and (lambda state, batch, key: measure(put_in(state), batch, key)),
         method.reads,
         rules,
         (*method.starts_from, "base"),
-        (*method.conditions, "adapter") if apart and method.sample else method.conditions,
+        (*method.conditions, "adapter") if apart and draw else method.conditions,
         method.enumerates,
     )

@@ -94,14 +94,14 @@ def places(expert: jax.Array, counts: jax.Array, num_experts: int, size: int) ->
     return jnp.where(kept, expert * size + place, num_experts * size)
 
 
-def terms(logits: jax.Array, expert: jax.Array, counts: jax.Array, kept: jax.Array | float = 1.0) -> Terms:
+def terms(logits: jax.Array, expert: jax.Array, counts: jax.Array, kept: jax.Array) -> Terms:
     """The terms of a batch: logits [B, T, E], expert [B, T, k], counts [B, T], and which assignments [B, T, k] stay."""
     num, k = logits.shape[-1], expert.shape[-1]
     total = jnp.maximum(counts.sum(), 1.0)
     load = (jax.nn.one_hot(expert, num).sum(2) * counts[..., None]).sum((0, 1)) / (k * total)
     mean = (jax.nn.softmax(logits) * counts[..., None]).sum((0, 1)) / total
     z = (jnp.square(jax.nn.logsumexp(logits, -1)) * counts).sum() / total
-    dropped = 1 - (kept * counts[..., None] * jnp.ones_like(expert)).sum() / (k * total)
+    dropped = 1 - (kept * counts[..., None]).sum() / (k * total)
     return Terms(num * (load * mean).sum(), z, jax.scipy.special.entr(load).sum(), dropped)
 
 
@@ -166,7 +166,8 @@ class Experts(nn.Module):
             return times(h, *down)
 
         if cfg.capacity is None:
-            y, kept = _sorted(x.astype(self.dtype), expert, gate, cfg.num_experts, perceptrons), 1.0
+            y = _sorted(x.astype(self.dtype), expert, gate, cfg.num_experts, perceptrons)
+            kept = jnp.ones(expert.shape)
         else:
             size = min(x.shape[1], math.ceil(cfg.capacity * cfg.top_k * x.shape[1] / cfg.num_experts))
             place = places(expert, counts, cfg.num_experts, size)

@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from jaxgen import cli
+from jaxgen.checksum import nested
 from jaxgen.interop import huggingface, peft
 from jaxgen.language import lora
 from jaxgen.nets.transformer import Transformer
@@ -43,7 +44,7 @@ def blocks():
         for part, width in wide.items()
         for name in ("lora_a", "lora_b")
     }
-    return peft.Adapters(2, 3.0, lora.nested(leaves))
+    return peft.Adapters(2, 3.0, nested(leaves))
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
@@ -104,7 +105,7 @@ def test_what_cannot_be_read_or_written_gets_a_message(tmp_path):
         (folder / peft.CONFIG).write_text(json.dumps(tree | change))
         with pytest.raises(ValueError, match=message):
             peft.read_adapters(folder, config)
-    odd = lora.nested({f"embed/tokens/lora_{name}": np.zeros((4, 4)) for name in "ab"})
+    odd = nested({f"embed/tokens/lora_{name}": np.zeros((4, 4)) for name in "ab"})
     with pytest.raises(ValueError, match="no such adapters as those of embed/tokens"):
         peft.write_adapters(tmp_path / "odd", peft.Adapters(4, 4.0, odd), config, "gpt2")
 

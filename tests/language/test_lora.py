@@ -213,13 +213,41 @@ def test_each_row_with_adapters_of_its_own(first, trained, data):
     assert (alone[0][0] != alone[2][0]).any()
 
 
+SMALL = dataclasses.replace(
+    CONFIG,
+    base=gpt.Config(
+        TransformerConfig(num_layers=1, width=8, num_heads=1, context=24),
+        sample=SampleConfig(length=2, temperature=0.0),
+    ),
+    optimizer=AdamWConfig(0.3, 0),
+)
+
+
+def test_adapters_that_do_not_go_together_are_refused(tmp_path):
+    """Of another base or rank, of a run that takes none, and fewer than prompts."""
+    harness.train(dataclasses.replace(TINY, method=SMALL), tmp_path / "a", steps=1, sample_every=0, eval_every=0)
+    run, mesh = open_run(tmp_path / "a"), make_mesh(MeshConfig(data=1), jax.devices()[:1])
+    state = harness.saved_state(dataclasses.replace(TINY, method=SMALL), tmp_path / "a")
+    found = adapters.with_sets(run, mesh, state, [tmp_path / "a"] * 2)
+    a = found["sets"]["adapters"]["blocks"]["attention"]["q"]["kernel"]["lora_a"]
+    assert a.shape == (2, 1, 8, 2) and (a[0] == a[1]).all()
+    assert adapters.rows(run, [tmp_path / "a"] * 2, 2, 5)["adapter"].tolist() == [0, 0, 0, 1, 1]
+    with pytest.raises(ValueError, match="adapts another base"):
+        adapters.with_sets(run, mesh, {**state, "base": jax.tree.map(lambda x: x + 1, state["base"])}, [tmp_path / "a"])
+    other = run._replace(config=dataclasses.replace(run.config, method=dataclasses.replace(SMALL, rank=1)))
+    with pytest.raises(ValueError, match="has no adapters like those of"):
+        adapters.with_sets(other, mesh, state, [tmp_path / "a"])
+    with pytest.raises(ValueError, match="takes no --adapter"):
+        adapters.rows(run._replace(method=run.method._replace(conditions=())), [tmp_path / "a"], 1, 1)
+    with pytest.raises(ValueError, match="1 --adapter for 2 --prompt"):
+        adapters.rows(run, [tmp_path / "a"], 2, 8)
+
+
+@pytest.mark.slow
 def test_the_command_draws_prompts_with_adapters_of_several_runs(tmp_path, capsys):
-    """Two runs on one base: a row is what its run alone writes; another base and other shapes are refused."""
-    net = TransformerConfig(num_layers=1, width=8, num_heads=1, context=24)
-    base = gpt.Config(net, sample=SampleConfig(length=2, temperature=0.0))
-    cfg = dataclasses.replace(CONFIG, base=base, optimizer=AdamWConfig(0.3, 0))
+    """Two runs on one base: a row is what its run alone writes; prompts without adapters of their own are refused."""
     for name, seed, init_from in (("a", 1, {}), ("b", 2, {"base": f"{tmp_path / 'a'}:base"})):
-        experiment = dataclasses.replace(TINY, method=cfg, init_from=init_from)
+        experiment = dataclasses.replace(TINY, method=SMALL, init_from=init_from)
         harness.train(experiment, tmp_path / name, steps=1, seed=seed, sample_every=0, eval_every=0)
     prompts, sets = ["--prompt", "ann ", "--prompt", "bob "], ["--adapter", tmp_path / "a", "--adapter", tmp_path / "b"]
 
@@ -244,15 +272,6 @@ def test_the_command_draws_prompts_with_adapters_of_several_runs(tmp_path, capsy
     ):
         assert call("a", *args) == 2
         assert message in capsys.readouterr().err
-    run, mesh = open_run(tmp_path / "a"), make_mesh(MeshConfig(data=1), jax.devices()[:1])
-    state = harness.saved_state(dataclasses.replace(TINY, method=cfg), tmp_path / "a")
-    with pytest.raises(ValueError, match="adapts another base"):
-        adapters.with_sets(run, mesh, {**state, "base": jax.tree.map(lambda x: x + 1, state["base"])}, [tmp_path / "b"])
-    other = run._replace(config=dataclasses.replace(run.config, method=dataclasses.replace(cfg, rank=1)))
-    with pytest.raises(ValueError, match="has no adapters like those of"):
-        adapters.with_sets(other, mesh, state, [tmp_path / "b"])
-    with pytest.raises(ValueError, match="takes no --adapter"):
-        adapters.rows(run._replace(method=run.method._replace(conditions=())), [tmp_path / "b"], 1, 1)
 
 
 def test_the_base_keeps_its_name_and_its_sampling_options():

@@ -114,7 +114,7 @@ def test_terms_by_hand():
     assert found.balance == pytest.approx(3 * (mean @ [1 / 4, 1 / 2, 1 / 4]), rel=1e-6)
     assert found.z == pytest.approx(np.log(np.exp([2.0, 1.0, 0.0]).sum()) ** 2, rel=1e-6)
     assert found.entropy == pytest.approx(1.5 * math.log(2), rel=1e-6) and found.dropped == pytest.approx(1 / 4)
-    even = moe.terms(jnp.zeros((1, 3, 3)), jnp.array([[[0], [1], [2]]]), jnp.ones((1, 3)))
+    even = moe.terms(jnp.zeros((1, 3, 3)), jnp.array([[[0], [1], [2]]]), jnp.ones((1, 3)), jnp.ones((1, 3, 1)))
     assert even.balance == pytest.approx(1.0) and even.entropy == pytest.approx(math.log(3))
 
 
