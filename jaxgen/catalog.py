@@ -11,7 +11,7 @@ from jaxgen.data import Spec
 from jaxgen.diffusion import ddpm
 from jaxgen.flows import glow
 from jaxgen.gans import gan, inversion, minibatch, unrolled, wgan
-from jaxgen.language import bert, classify, finetune, gpt
+from jaxgen.language import bert, classify, finetune, gpt, lora
 from jaxgen.method import Method
 from jaxgen.metrics import classifier
 from jaxgen.words import doc2vec, word2vec
@@ -37,6 +37,7 @@ CATALOG: dict[str, tuple[type, Any]] = {
     "gpt_classifier": (classify.Config, classify.make),
     "bert": (bert.Config, bert.make),
     "bert_finetune": (finetune.Config, finetune.make),
+    "lora": (lora.Config, lambda cfg, spec: lora.adapt(make(cfg.base, spec), cfg, spec)),
     "word2vec": (word2vec.Config, word2vec.make),
     "doc2vec": (doc2vec.Config, doc2vec.make),
 }

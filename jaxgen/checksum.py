@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -16,6 +18,15 @@ from jaxgen.sharding import QUEUE, path_name
 def by_path(tree: Any) -> dict[str, Any]:
     """The leaves of a tree by their paths, `params/conv/kernel`."""
     return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """A tree of dicts from its leaves by their paths; the inverse of `by_path` where all of the tree is dicts."""
+    tree: dict[str, Any] = {}
+    for path, leaf in leaves.items():
+        *parents, name = path.split("/")
+        functools.reduce(lambda node, key: node.setdefault(key, {}), parents, tree)[name] = leaf
+    return tree
 
 
 def checksum(x: jax.Array) -> jax.Array:

@@ -18,6 +18,7 @@ from jaxgen import backend, catalog, distributed, trainer
 from jaxgen.config import Experiment, MeshConfig, experiment_to_json, load_config, override
 from jaxgen.data import SOURCES, Dataset, condition, fill
 from jaxgen.interop.convert import convert
+from jaxgen.language import adapters
 from jaxgen.language.streaming import stream_run
 from jaxgen.league_command import league
 from jaxgen.method import Method
@@ -120,6 +121,14 @@ def sample(args: Sequence[str]) -> int:
         "--mask",
         help="what of it is drawn: left, right, top, bottom, centre or a file, white is drawn (default: right)",
     )
+    parser.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        metavar="RUN",
+        type=Path,
+        help="a run of `lora` on the same base, whose adapters the --prompt of the same place is drawn with",
+    )
     parser.add_argument("--stream", action="store_true", help="shows the text of each --prompt while it is written")
     add_mesh_options(parser)
     distributed.add_options(parser)
@@ -141,13 +150,18 @@ def sample(args: Sequence[str]) -> int:
     if run.method.sample is None:
         raise ValueError(f"the method of {known.run} does not sample")
     cond = distributed.together(lambda: condition_of(run, known.condition, known.known, known.mask, known.num))
+    if known.adapter:
+        cond |= adapters.rows(run, known.adapter, len(known.condition), known.num)
+        if known.stream:
+            raise ValueError("--stream shows one text at a time: give the run with the adapters, without --adapter")
     axes = MeshConfig(known.data, known.fsdp, known.tensor)
     backend.prepare_for(run.config.train)
     use_cores(min(known.num, CHUNK), axes)
     mesh = make_mesh(axes)
     with jax.set_mesh(mesh):
         abstract = layout(run, mesh)
-        shapes = jax.eval_shape(make_sample(run.method, mesh), abstract, jax.random.key(0), known.num, cond or None)
+        state = adapters.with_sets(run, mesh, abstract, known.adapter) if known.adapter else abstract
+        shapes = jax.eval_shape(make_sample(run.method, mesh), state, jax.random.key(0), known.num, cond or None)
         if key_of_names := named_key(shapes, run.spec):
             shapes = {**shapes, "text": shapes[key_of_names]}
         out = known.out or known.run / f"samples{default_suffix(shapes)}"
@@ -159,8 +173,9 @@ def sample(args: Sequence[str]) -> int:
                     print(piece, end="", flush=True)
                 print()
             return 0
+        state = adapters.with_sets(run, mesh, found.state, known.adapter) if known.adapter else found.state
         with Progress(known.num, enabled=distributed.is_first(), unit="samples") as progress:
-            samples = draw_samples(run, mesh, found.state, known.num, known.seed, cond, progress.update)
+            samples = draw_samples(run, mesh, state, known.num, known.seed, cond, progress.update)
     if distributed.is_first():
         write_samples(out, with_text(samples, run.spec))
         print(f"{out}: {known.num} samples of {known.run} at step {found.step}")

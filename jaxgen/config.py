@@ -256,12 +256,34 @@ def kind_of(value: Any, kinds: Kinds) -> str:
     raise ValueError(f"{type(value).__module__}.{type(value).__name__} is in no catalog; there are: {', '.join(kinds)}")
 
 
+def _holders(cls: type) -> list[str]:
+    """The fields of a config that hold any config of the catalog: those of the type Any."""
+    return [name for name, hint in typing.get_type_hints(cls).items() if hint is Any]
+
+
+def _tagged_json(value: Any, kinds: Kinds) -> dict[str, Any]:
+    """A config with its name, and so the configs that it holds."""
+    name, inner = kind_of(value, kinds), {f: _tagged_json(getattr(value, f), kinds) for f in _holders(type(value))}
+    return {"name": name, "config": to_json(value) | inner}
+
+
+def _tagged(tree: Any, kinds: Kinds, where: str) -> Any:
+    """The inverse of `_tagged_json`."""
+    from_json(Mapping[str, Any], tree, where)
+    if unknown := [part for part in tree if part not in ("name", "config")]:
+        raise ValueError(f"{where} has no field {unknown[0]}; there are: name, config")
+    name, fields = from_json(str, tree.get("name"), f"{where}.name"), tree.get("config")
+    if name not in kinds:
+        raise ValueError(f"unknown {where} {name}{closest(name, kinds)}")
+    from_json(Mapping[str, Any], fields, f"{where}.config")
+    inner = {f: _tagged(fields[f], kinds, f"{where}.{f}") for f in _holders(kinds[name]) if f in fields}
+    return from_json(kinds[name], {**fields, **inner}, where)
+
+
 def experiment_to_json(config: Experiment, methods: Kinds, sources: Kinds) -> dict[str, Any]:
     """What config.json holds: the experiment, its method and data tagged with their names."""
-    tree = to_json(config)
-    tree["method"] = {"name": kind_of(config.method, methods), "config": tree["method"]}
-    tree["data"] = {"name": kind_of(config.data, sources), "config": tree["data"]}
-    return tree
+    tagged = {"method": _tagged_json(config.method, methods), "data": _tagged_json(config.data, sources)}
+    return to_json(config) | tagged
 
 
 def check_document(tree: Any) -> None:
@@ -282,12 +304,6 @@ def experiment_from_json(tree: Mapping[str, Any], methods: Kinds, sources: Kinds
       ValueError: an unknown method, source or field, or a value of another type than its field's.
     """
     check_document(tree)
-
-    def tagged(part: str, kinds: Kinds) -> Any:
-        name = tree[part]["name"]
-        if name not in kinds:
-            raise ValueError(f"unknown {part} {name}{closest(name, kinds)}")
-        return from_json(kinds[name], tree[part]["config"], part)
-
+    tagged = lambda part, kinds: _tagged(tree[part], kinds, part)
     rest = from_json(Experiment, {k: tree[k] for k in ("train", "mesh", "init_from")} | {"method": None, "data": None})
     return dataclasses.replace(rest, method=tagged("method", methods), data=tagged("data", sources))

@@ -37,8 +37,8 @@ REDUCTIONS = frozenset(
 )
 SCATTERS = frozenset(("scatter-add", "scatter-sub", "scatter-mul", "scatter-min", "scatter-max"))
 NOT_COUNTED = frozenset(
-    "cholesky custom_call eig eigh ffi_call fft geqrf householder_product lu pallas_call qr ragged_dot_general "
-    "schur svd triangular_solve tridiagonal_solve".split()
+    "cholesky custom_call eig eigh ffi_call fft geqrf householder_product lu pallas_call qr schur "
+    " svd triangular_solve tridiagonal_solve".split()
 )
 # JAX's name for what a checkpointed function computes again in the backward pass.
 AGAIN = "rematted_computation"
@@ -111,6 +111,13 @@ def _count_equation(eqn: Any, again: bool) -> Flops:
     if name == "dot_general":
         contracted, _ = params["dimension_numbers"][0]
         flops = 2 * eqn.outvars[0].aval.size * math.prod(eqn.invars[0].aval.shape[d] for d in contracted)
+        return Flops(dot=flops, again=flops if again else 0)
+    if name == "ragged_dot_general":
+        # Each row meets one group's matrix: products of rows, of two numbers each with every other dimension of both.
+        (rows, groups), dims = (v.aval.shape for v in eqn.invars[:2]), params["ragged_dot_dimension_numbers"]
+        contracted = dims.dot_dimension_numbers[0]
+        other = [n for d, n in enumerate(groups) if d not in (*contracted[1], *dims.rhs_group_dimensions)]
+        flops = 2 * math.prod(rows) * math.prod(other)
         return Flops(dot=flops, again=flops if again else 0)
     if name == "conv_general_dilated":
         flops = _convolution(eqn)

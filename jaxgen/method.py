@@ -37,6 +37,7 @@ class Method(NamedTuple):
         others that the method documents.
       enumerates: whether samples are what the model holds, one after the other and round again (the centroids, say): a
         second call would start anew, so that all are taken in one.
+      objective: the one loss that a `gradient_method` is made of, for functions that wrap it; None for other methods.
     """
 
     init: Callable[..., PyTree]
@@ -48,6 +49,40 @@ class Method(NamedTuple):
     starts_from: tuple[str, ...] = ()
     conditions: tuple[str, ...] = ()
     enumerates: bool = False
+    objective: Objective | None = None
+
+
+class Objective(NamedTuple):
+    """One loss, and how its parameters begin; the fields are the arguments of `gradient_method`."""
+
+    init_params: Callable[..., PyTree]
+    loss_fn: Callable[..., tuple[jax.Array, dict[str, Any]]]
+    draw: Callable[..., PyTree]
+    accumulate: int = 1
+    weight_fn: Callable[..., jax.Array] | None = None
+    factored: str | None = None
+
+    def descend(
+        self,
+        tx: optax.GradientTransformation,
+        params: PyTree,
+        opt_state: PyTree,
+        batch: PyTree,
+        key: jax.Array,
+        rules: Any,
+    ) -> tuple[PyTree, PyTree, dict[str, jax.Array]]:
+        """One step on the loss, see `descend`."""
+        return descend(
+            tx,
+            self.loss_fn,
+            params,
+            opt_state,
+            batch,
+            self.draw(key, batch),
+            accumulate=self.accumulate,
+            weight_fn=self.weight_fn,
+            rules=rules,
+        )
 
 
 def split_batch(tree: PyTree, num: int) -> PyTree:
@@ -149,6 +184,7 @@ def gradient_method(
     weight_fn: Callable[..., jax.Array] | None = None,
     reads: tuple[str, ...] = ("image",),
     rules: tuple[Rule, ...] = (),
+    factored: str | None = None,
 ) -> Method:
     """A `Method` from one loss; its state is `{"params", "opt_state"}`.
 
@@ -164,29 +200,23 @@ def gradient_method(
       weight_fn: `(batch, noise) -> scalar`, see `descend`.
       reads: see `Method`.
       rules: see `Method`.
+      factored: a regex on the paths of kernels whose layers are `nets.dense.Dense`, which takes low-rank factors.
     """
+
+    def keys(key, batch):
+        return jax.random.split(key, jax.tree.leaves(batch)[0].shape[0])
+
+    objective = Objective(init_params, loss_fn, draw or keys, accumulate, weight_fn, factored)
 
     def init(key, batch, warm=None):
         params = init_params(key, batch, warm)
         return {"params": params, "opt_state": tx.init(params)}
 
     def step(state, batch, key):
-        size = jax.tree.leaves(batch)[0].shape[0]
-        noise = jax.random.split(key, size) if draw is None else draw(key, batch)
-        params, opt_state, metrics = descend(
-            tx,
-            loss_fn,
-            state["params"],
-            state["opt_state"],
-            batch,
-            noise,
-            accumulate=accumulate,
-            weight_fn=weight_fn,
-            rules=rules,
-        )
+        params, opt_state, metrics = objective.descend(tx, state["params"], state["opt_state"], batch, key, rules)
         return {"params": params, "opt_state": opt_state}, metrics
 
-    return Method(init, step, sample, evaluate, reads, rules)
+    return Method(init, step, sample, evaluate, reads, rules, objective=objective)
 
 
 def with_ema(method: Method, subtree: str = "params", decay: float = 0.999) -> Method:

@@ -26,7 +26,7 @@ from jaxgen.flops import Flops, model_flops
 from jaxgen.kernels import plain
 from jaxgen.method import Method
 from jaxgen.program import abstract_state, compile_step, keys_of
-from jaxgen.sharding import BATCH, check_batch, make_mesh
+from jaxgen.sharding import BATCH, check_batch, make_mesh, path_name
 
 UNITS = {"E": 1e18, "P": 1e15, "T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3}
 MARGIN = 0.9  # of the memory: the rest is for batches read ahead, evaluation, samples and gaps between arrays
@@ -70,6 +70,7 @@ class Plan(NamedTuple):
       steps: of the run.
       train_examples: how many there are; None where the data are not here to be counted.
       advice: options that would save memory, where it does not fit.
+      idle: parameters of a mixture's experts that a token does not meet.
     """
 
     mesh: Mapping[str, int]
@@ -84,6 +85,7 @@ class Plan(NamedTuple):
     steps: int
     train_examples: int | None
     advice: tuple[str, ...]
+    idle: int = 0
 
     @property
     def num_devices(self) -> int:
@@ -96,6 +98,11 @@ class Plan(NamedTuple):
         if "params" in self.state:
             return self.state["params"].numbers
         return sum(size.numbers for name, size in self.state.items() if not re.search(r"opt|ema|count", name))
+
+    @property
+    def active(self) -> int:
+        """Parameters that a token meets: of a mixture's experts, as many as it is sent to."""
+        return self.parameters - self.idle
 
     @property
     def state_a_device(self) -> int:
@@ -193,6 +200,7 @@ def plan(
         steps=config.train.steps,
         train_examples=spec.counts.get("train"),
         advice=(),
+        idle=_idle(config, state),
     )
     return drawn._replace(advice=advice(config, drawn, method, spec, mesh)) if drawn.fits is False else drawn
 
@@ -207,6 +215,15 @@ def _described(config: Experiment) -> Spec:
         if not (isinstance(config.data, Text) and getattr(config.method, "num_tokens", None)):
             raise
         return config.data.unread()
+
+
+def _idle(config: Experiment, state: Any) -> int:
+    moe = getattr(getattr(config.method, "net", None), "moe", None)
+    if moe is None or moe.num_experts == 1 or "params" not in state:
+        return 0
+    leaves = jax.tree_util.tree_leaves_with_path(state["params"])
+    experts = sum(x.size for path, x in leaves if re.search("moe/(up|gate|down)/", path_name(path)))
+    return experts * (moe.num_experts - moe.top_k) // moe.num_experts
 
 
 def _device(device: jax.Device, accelerator: Accelerator | None, stand_in: bool) -> dict[str, Any]:

@@ -76,7 +76,8 @@ def show(name: str, plan: Plan, console: Any = None, price: float | None = None)
 def _rows(plan: Plan, price: float | None) -> Iterator[tuple[str, str]]:
     num = plan.num_devices
     yield "mesh", f"{num} device{'s' * (num > 1)}: " + ", ".join(f"{axis} {n}" for axis, n in plan.mesh.items())
-    yield "parameters", f"{plan.parameters:,}"
+    active = f", {plan.active:,} of them for each token" if plan.idle else ""
+    yield "parameters", f"{plan.parameters:,}{active}"
     total = sum(size.bytes for size in plan.state.values())
     yield "state", f"{readable(total)}, {readable(plan.state_a_device)} a device"
     for part, size in plan.state.items():
@@ -98,7 +99,7 @@ def _rows(plan: Plan, price: float | None) -> Iterator[tuple[str, str]]:
     )
     total_flops = readable(plan.steps * flops.model, "FLOP")
     yield "in total", f"{plan.steps:,} steps, {seen:,} examples{tokens}, {epochs}, {total_flops}"
-    if plan.tokens:
+    if plan.tokens and "base" not in plan.state:  # the rules are of networks trained as a whole
         yield from _scaling(plan)
     yield "memory a device", _memory(plan)
     yield "device", _device(plan)
@@ -115,7 +116,7 @@ def _rows(plan: Plan, price: float | None) -> Iterator[tuple[str, str]]:
 def _scaling(plan: Plan) -> Iterator[tuple[str, str]]:
     """The run beside the rules of thumb of language models."""
     tokens = plan.steps * plan.examples * plan.tokens
-    rule, best = training_flops(plan.parameters, tokens), optimal_tokens(plan.parameters)
+    rule, best = training_flops(plan.active, tokens), optimal_tokens(plan.parameters)
     yield "6 N D", f"{readable(rule, 'FLOP')}; counted: {plan.steps * plan.flops.model / rule:.2f} times that"
     share = f"{tokens / plan.parameters:.3g} tokens a parameter here"
     yield "Chinchilla", f"{TOKENS_A_PARAMETER} tokens a parameter: {best:,} tokens; {share}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import re
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
@@ -61,12 +62,12 @@ def differing_identity(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[s
 
     def identity(tree: Mapping[str, Any]) -> dict[str, Any]:
         method, data, train = tree["method"], tree["data"], tree["train"]
-        fields = {k: v for k, v in method["config"].items() if k != "sample"}
         names = {"method": method["name"], "data": data["name"]}
         numbers = {f"train.{k}": train.get(k) for k in ("seed", "batch_size")}
         source = {k: v for k, v in data["config"].items() if k != "data_dir"}
-        found = flat({"method": fields, "data": source}) | names | numbers
-        return {name: value for name, value in found.items() if not name.endswith((".remat", ".accumulate"))}
+        found = flat({"method": method["config"], "data": source}) | names | numbers
+        free = re.compile(r"^method(\.base\.config)*\.sample(\.|$)|\.(remat|accumulate)$")
+        return {name: value for name, value in found.items() if not free.search(name)}
 
     def differing(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
         names = [name for name in sorted(a | b) if a.get(name) != b.get(name)]

@@ -32,8 +32,14 @@ class Run(NamedTuple):
     method: Method
 
     def with_sampling(self, options: Any) -> Run:
-        """The same run, sampled with other options of its method's `sample` section."""
-        config = dataclasses.replace(self.config, method=dataclasses.replace(self.config.method, sample=options))
+        """The same run, sampled with other options of the `sample` section of its method, or of what that wraps."""
+
+        def changed(method: Any) -> Any:
+            if hasattr(method, "base"):
+                return dataclasses.replace(method, base=changed(method.base))
+            return dataclasses.replace(method, sample=options)
+
+        config = dataclasses.replace(self.config, method=changed(self.config.method))
         return self._replace(config=config, method=catalog.make(config.method, self.spec))
 
 

@@ -242,3 +242,18 @@ def test_a_mesh_that_is_not_here_is_simulated():
         [sys.executable, "-c", code, *args], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0 and "24 devices: data 24, fsdp 1, tensor 1" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_mixture_has_fewer_parameters_for_a_token_than_in_all():
+    """gpt_moe_speeches: a token meets those of gpt_speeches, routers, and the other expert's output bias."""
+    dense, mixture = (
+        plan(load_config(ROOT / f"configs/{name}.py"), compiled=False) for name in ("gpt_speeches", "gpt_moe_speeches")
+    )
+    assert dense.active == dense.parameters
+    assert mixture.active - dense.parameters == 4 * (256 * 8 + 256)
+    each = 2 * 256 * 512 + 512 + 256
+    assert mixture.parameters - mixture.active == 4 * 6 * each
+    # Places for a quarter more than an even share, in three products of each of two layers; and the routers.
+    tokens = 16 * 256
+    extra = 3 * 4 * tokens * 2 * (0.25 * 2 * 256 * 512 * 2 + 256 * 8)
+    assert mixture.flops.model - dense.flops.model == extra

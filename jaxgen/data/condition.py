@@ -138,7 +138,8 @@ def spread(conditions: Sequence[Mapping[str, np.ndarray]], num: int) -> Batch:
     rows = [i * len(conditions) // num for i in range(num)]
     for key in ("prompt", "masked"):
         if conditions and key in conditions[0]:
-            conditions = [{key: row} for row in _padded([cond[key] for cond in conditions], at_front=key == "prompt")]
+            texts = _padded([cond[key] for cond in conditions], at_front=key == "prompt")
+            conditions = [{**cond, key: text} for cond, text in zip(conditions, texts, strict=True)]
     return {key: np.stack([conditions[i][key] for i in rows]) for key in conditions[0]} if conditions else {}
 
 

@@ -6,7 +6,7 @@ A checkpoint is a folder: `config.json`, the tensors in `model.safetensors` or i
 
 from __future__ import annotations
 
-import functools
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
+from jaxgen.checksum import nested
 from jaxgen.config import closest
 from jaxgen.data.tokenizer import Tokenizer
 from jaxgen.interop.bert_layout import BERT
@@ -54,14 +55,14 @@ class Stored(NamedTuple):
       name: what it is called there.
       shape: its shape there.
       parts: the leaves that it holds, side by side along the last axis, with their sizes along it.
-      layer: which layer of these leaves; None where they are no stacks.
+      at: which layer of these leaves, and which expert; () where they are no stacks.
       transposed: whether it is stored with its axes turned round.
     """
 
     name: str
     shape: tuple[int, ...]
     parts: tuple[tuple[str, int], ...]
-    layer: int | None
+    at: tuple[int, ...]
     transposed: bool
 
 
@@ -71,13 +72,13 @@ def _leaves(tree: Any) -> dict[str, Any]:
 
 def _slots(family: Family, config: TransformerConfig, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Stored]:
     for name, place in family.places(config).items():
-        stacked = "{}" in name
-        own = [shapes[path][1:] if stacked else shapes[path] for path in place.paths]
+        num = name.count("{}")
+        own = [shapes[path][num:] for path in place.paths]
         shape = (*own[0][:-1], sum(s[-1] for s in own))
         parts = tuple((path, s[-1]) for path, s in zip(place.paths, own, strict=True))
-        for layer in range(config.num_layers) if stacked else (None,):
+        for index in itertools.product(*map(range, shapes[place.paths[0]][:num])):
             stored = shape[::-1] if place.transposed else shape
-            yield Stored(name.format(layer), stored, parts, layer, place.transposed)
+            yield Stored(name.format(*index), stored, parts, index, place.transposed)
 
 
 def read_config(folder: Path) -> tuple[Family, dict[str, Any]]:
@@ -130,9 +131,9 @@ def read_checkpoint(folder: Path) -> Model:
         array = tensors.read(stored(slot.name))
         array, begin = array.T if slot.transposed else array, 0
         for path, size in slot.parts:
-            leaves[path][... if slot.layer is None else slot.layer] = array[..., begin : begin + size]
+            leaves[path][slot.at] = array[..., begin : begin + size]
             begin += size
-    return Model(config, num_tokens, _nested(leaves), tuple(s.name for s in every if s not in slots))
+    return Model(config, num_tokens, nested(leaves), tuple(s.name for s in every if s not in slots))
 
 
 def _check(folder: Path, tensors: Tensors, asked: Mapping[str, tuple[int, ...]], family: Family, tied: bool) -> None:
@@ -148,34 +149,28 @@ def _check(folder: Path, tensors: Tensors, asked: Mapping[str, tuple[int, ...]],
         raise ValueError(f"{folder} does not fit its config.json:\n  " + "\n  ".join(sorted(lines)))
 
 
-def _nested(leaves: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for path, leaf in leaves.items():
-        *parents, name = path.split("/")
-        functools.reduce(lambda node, key: node.setdefault(key, {}), parents, tree)[name] = leaf
-    return tree
-
-
 def family_of(config: TransformerConfig) -> Family:
     """The family that a network can be written as.
 
     Raises:
-      ValueError: it is none of GPT-2's, Llama's and BERT's.
+      ValueError: it is none of GPT-2's, Llama's, Mixtral's and BERT's.
     """
     names = ("positions", "norm", "activation", "bias", "causal", "post_norm")
-    others = ("num_kv_heads", "head_size", "window", "qkv_bias")
+    others = ("num_kv_heads", "head_size", "window", "qkv_bias", "moe")
     shape = tuple(getattr(config, name) for name in names)
     plain = config.head_dim * config.num_heads == config.width and config.kv_heads == config.num_heads
-    if shape == ("learned", "layer", "gelu", True, True, False) and plain:
+    if shape == ("learned", "layer", "gelu", True, True, False) and plain and config.moe.num_experts == 1:
         if config.window is None and config.qkv_bias in (None, True):
             return GPT2
     if shape == ("rotary", "rms", "swiglu", False, True, False) and not (config.window and config.qkv_bias):
-        return LLAMA
+        if config.moe.num_experts == 1 or (config.moe.normalize and not config.qkv_bias):
+            return LLAMA
     if shape[:2] == ("learned", "layer") and shape[2] in ("gelu", "gelu_exact") and shape[3:] == (True, False, True):
         if plain and config.tied and config.num_types and config.qkv_bias in (None, True):
-            return BERT
+            if config.moe.num_experts == 1:
+                return BERT
     raise ValueError(
-        "neither GPT-2 nor Llama nor BERT has such a network: "
+        "neither GPT-2 nor Llama, Mixtral or BERT has such a network: "
         + ", ".join(f"net.{name}={getattr(config, name)}" for name in (*names, *others))
     )
 
@@ -210,7 +205,7 @@ def write_checkpoint(
 
     def tensors() -> Iterator[tuple[str, np.ndarray]]:
         for slot in _slots(family, model.config, {path: leaf.shape for path, leaf in leaves.items()}):
-            parts = [leaves[path] if slot.layer is None else leaves[path][slot.layer] for path, _ in slot.parts]
+            parts = [leaves[path][slot.at] for path, _ in slot.parts]
             array = np.concatenate(parts, -1).astype(kind)
             yield slot.name, array.T if slot.transposed else array
 

@@ -1,7 +1,8 @@
 """Where the tensors of Hugging Face's models lie in the parameters of a `Transformer`, one table a family.
 
 Reading and writing both follow it; BERT's is in `bert_layout`. Llama's family is every model that names its parts so:
-Llama, Mistral (with its window), Qwen2 (with biases of queries, keys and values).
+Llama, Mistral (with its window), Qwen2 (with biases of queries, keys and values), Mixtral (with experts, of which none
+is full: what was trained with a capacity is written without).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from jaxgen.config import check_choice
+from jaxgen.nets.moe import MoeConfig
 from jaxgen.nets.transformer import Transformer, TransformerConfig
 
 
@@ -34,7 +36,8 @@ class Family:
       types: the `model_type`s of config.json that are of it; the first is written.
       config: config.json → the network's.
       document: the network's config, number of tokens, begin and end of a text → config.json.
-      places: the network's config → name of each tensor → its place; `{}` in a name stands for the block's number.
+      places: the network's config → name of each tensor → its place; `{}` in a name stands for the block's number, a
+        second one for the expert's.
       ignored: regexes of tensors that hold no parameters.
       prefix: which a base model's tensors lack.
       network: the network's config and number of tokens → the network.
@@ -120,7 +123,7 @@ def _llama_config(tree: Mapping[str, Any]) -> TransformerConfig:
         raise ValueError("config.json asks for mlp_bias without biases elsewhere, which this network does not have")
     theta, scaling = _rope(tree)
     kind = tree.get("model_type")
-    window = tree.get("sliding_window") if tree.get("use_sliding_window", kind == "mistral") else None
+    window = tree.get("sliding_window") if tree.get("use_sliding_window", kind in ("mistral", "mixtral")) else None
     if window and kind == "qwen2":
         raise ValueError("config.json asks for a sliding window in some layers alone, which this network does not have")
     if tree.get("attention_bias"):
@@ -145,12 +148,14 @@ def _llama_config(tree: Mapping[str, Any]) -> TransformerConfig:
         qkv_bias=kind == "qwen2",
         tied=tree.get("tie_word_embeddings", False),
         window=window,
+        moe=MoeConfig(tree["num_local_experts"], tree["num_experts_per_tok"]) if kind == "mixtral" else MoeConfig(),
     )
 
 
 def _llama_document(cfg: TransformerConfig, num_tokens: int, begin: int, end: int) -> dict[str, Any]:
-    kind = "qwen2" if cfg.qkv_bias else "mistral" if cfg.window else "llama"
-    classes = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM"}
+    experts = cfg.moe.num_experts > 1
+    kind = "mixtral" if experts else "qwen2" if cfg.qkv_bias else "mistral" if cfg.window else "llama"
+    classes = {name: f"{name.title()}ForCausalLM" for name in ("llama", "mistral", "qwen2", "mixtral")}
     tree = {
         "architectures": [classes[kind]],
         "model_type": kind,
@@ -174,7 +179,9 @@ def _llama_document(cfg: TransformerConfig, num_tokens: int, begin: int, end: in
         factor, low, high, original = cfg.rope_scaling
         values = (factor, low, high, int(original))
         tree["rope_scaling"] = {"rope_type": "llama3", **dict(zip(keys, values, strict=True))}
-    return tree | ({"sliding_window": cfg.window} if kind == "mistral" else {})
+    if experts:
+        tree |= {"num_local_experts": cfg.moe.num_experts, "num_experts_per_tok": cfg.moe.top_k}
+    return tree | ({"sliding_window": cfg.window} if kind in ("mistral", "mixtral") else {})
 
 
 def _llama_places(cfg: TransformerConfig) -> dict[str, Place]:
@@ -183,7 +190,12 @@ def _llama_places(cfg: TransformerConfig) -> dict[str, Place]:
     for name, norm in (("input_layernorm", "norm_attention"), ("post_attention_layernorm", "norm_mlp")):
         table[f"{block}{name}.weight"] = Place((f"blocks/{norm}/scale",))
     layers = {f"self_attn.{part}_proj": f"attention/{part}" for part in "qkv"}
-    layers |= {f"mlp.{part}_proj": f"mlp/{part}" for part in ("gate", "up", "down")}
+    if cfg.moe.num_experts == 1:
+        layers |= {f"mlp.{part}_proj": f"mlp/{part}" for part in ("gate", "up", "down")}
+    else:
+        experts = {"w1": "gate", "w2": "down", "w3": "up"}
+        layers |= {f"block_sparse_moe.experts.{{}}.{name}": f"moe/{part}" for name, part in experts.items()}
+        layers["block_sparse_moe.gate"] = "moe/router"
     layers["self_attn.o_proj"] = "attention/out"
     for name, path in layers.items():
         table[f"{block}{name}.weight"] = Place((f"blocks/{path}/kernel",), transposed=True)
@@ -194,5 +206,10 @@ def _llama_places(cfg: TransformerConfig) -> dict[str, Place]:
 
 GPT2 = Family(("gpt2",), _gpt2_config, _gpt2_document, _gpt2_places, (r"\.attn\.(masked_)?bias$",), "transformer.")
 LLAMA = Family(
-    ("llama", "mistral", "qwen2"), _llama_config, _llama_document, _llama_places, (r"rotary_emb\.inv_freq$",), "model."
+    ("llama", "mistral", "qwen2", "mixtral"),
+    _llama_config,
+    _llama_document,
+    _llama_places,
+    (r"rotary_emb\.inv_freq$",),
+    "model.",
 )

@@ -154,5 +154,6 @@ def make(cfg: Config, spec: Spec) -> Method:
         accumulate=cfg.accumulate,
         reads=("tokens", "segment", "types", "label"),
         rules=bert.rules,
+        factored=bert.net.factored,
     )
     return method._replace(starts_from=("pretrained",), conditions=("masked",))

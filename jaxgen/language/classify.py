@@ -122,5 +122,6 @@ def make(cfg: Config, spec: Spec) -> Method:
         evaluate,
         reads=("tokens", "segment", "label", *(("types",) if cfg.both_orders else ())),
         rules=net.rules,
+        factored=net.factored,
     )
     return method._replace(starts_from=("pretrained",))

@@ -127,5 +127,6 @@ def make(cfg: Config, spec: Spec) -> Method:
         lambda state, batch, key: terms(state["params"], batch),
         reads=reads,
         rules=bert.rules,
+        factored=bert.net.factored,
     )
     return method._replace(starts_from=("pretrained",))

@@ -3,7 +3,8 @@
   L(θ) = − 1/N Σ_t log p_θ(x_t | x_1 … x_{t−1}),
 
 in nats a token, over the N tokens of a batch that something of their own document stands before: in rows packed with
-several documents none sees another, and none is predicted from another. `core="lstm"` puts a recurrent network of as
+several documents none sees another, and none is predicted from another. With experts (`nets.moe`) their two terms are
+added, and `lm_loss` is L. `core="lstm"` puts a recurrent network of as
 many parameters in the transformer's place, for the lecture's comparison.
 
 Deviations: as `nets.blocks`; weight decay on matrices alone, as GPT-2's successors have it.
@@ -98,6 +99,14 @@ def check(cfg: Config, spec: Spec) -> None:
     check_sampling(cfg.sample)
     if cfg.accumulate < 1:
         raise ValueError(f"method.accumulate={cfg.accumulate} must be 1 or more")
+    if cfg.net.moe.num_experts > 1:
+        if cfg.core != "transformer":
+            raise ValueError("method.net.moe has experts, which only method.core=transformer has")
+        if cfg.accumulate > 1:
+            raise ValueError(
+                f"method.accumulate={cfg.accumulate} is not exact with method.net.moe: the experts' balance is that of "
+                "a whole batch; set it to 1"
+            )
     check_data(cfg.net, spec)
 
 
@@ -127,18 +136,25 @@ def make(cfg: Config, spec: Spec) -> Method:
     tokenizer = Tokenizer(spec.tokenizer)
     net = core_of(cfg, tokenizer)
     stop = stop_tokens(cfg, tokenizer)
-    table = tokenizer.num_bytes()
+    table, mixture = tokenizer.num_bytes(), cfg.net.moe.num_experts > 1
 
-    def losses(params, batch):
-        """Nats of each prediction, the tokens to predict, and whether they count, [B, T] each."""
+    def losses(params, batch, key=None):
+        """Nats of each prediction, the tokens to predict, and whether they count, [B, T] each; the experts' terms."""
         labels, weight = targets(batch["tokens"], batch["segment"])
-        logits = net.logits(params, net.apply(params, batch["tokens"], batch["segment"], key=batch.get("dropout")))
-        return cross_entropy(logits, labels) * weight, labels, weight
+        if mixture:
+            hidden, terms = net.apply_with_terms(params, batch["tokens"], batch["segment"], key=key)
+        else:
+            hidden, terms = net.apply(params, batch["tokens"], batch["segment"], key=key), None
+        return cross_entropy(net.logits(params, hidden), labels) * weight, labels, weight, terms
 
     def loss_fn(params, batch, noise):
         # One mask serves a whole batch, so its first example's key is as good as any.
-        nats, _, weight = losses(params, {**batch, "dropout": noise[0]} if cfg.net.dropout else batch)
-        return nats.sum() / weight.sum(), {}
+        nats, _, weight, terms = losses(params, batch, noise[0] if cfg.net.dropout else None)
+        loss = nats.sum() / weight.sum()
+        if terms is None:
+            return loss, {}
+        total = loss + cfg.net.moe.balance_weight * terms.balance + cfg.net.moe.z_weight * terms.z
+        return total, {"lm_loss": loss, **{f"router/{name}": value for name, value in terms._asdict().items()}}
 
     def sample(state, key, num, cond=None):
         check_keys(cond, "prompt")
@@ -146,7 +162,7 @@ def make(cfg: Config, spec: Spec) -> Method:
         return {"tokens": generate(net, state["params"], prompt, key, cfg.sample, stop)}
 
     def evaluate(state, batch, key):
-        nats, labels, weight = losses(state["params"], batch)
+        nats, labels, weight, _ = losses(state["params"], batch)
         values = {"loss": (nats.sum(1), weight.sum(1))}
         if table is not None:
             num_bytes = jnp.asarray(table, jnp.float32)[labels] * weight
@@ -163,5 +179,6 @@ def make(cfg: Config, spec: Spec) -> Method:
         weight_fn=lambda batch, noise: targets(batch["tokens"], batch["segment"])[1].sum(),
         reads=("tokens", "segment"),
         rules=net.rules,
+        factored=net.factored,
     )
     return method._replace(starts_from=("pretrained",), conditions=("prompt",))

@@ -8,14 +8,14 @@ from typing import Any
 import jax
 
 from jaxgen.data.tokenizer import Tokenizer
-from jaxgen.language import gpt
+from jaxgen.language import gpt, lora
 from jaxgen.language.generate import stream
 from jaxgen.program import keys_of
 from jaxgen.trained import Run
 
 
 def stream_run(run: Run, state: Any, prompt: str, seed: int = 0) -> Iterator[str]:
-    """The prompt and its continuation by a run of `gpt`, in pieces; the text that `sample --num 1` writes.
+    """The prompt and its continuation by a run of `gpt` or its `lora`, in pieces; the text of `sample --num 1`.
 
     Args:
       run: the run, with its sampling options.
@@ -27,6 +27,8 @@ def stream_run(run: Run, state: Any, prompt: str, seed: int = 0) -> Iterator[str
       ValueError: the run's method does not write text token by token, or searches with beams.
     """
     method = run.config.method
+    if isinstance(method, lora.Config):
+        method, state = method.base, {"params": lora.merged(method, state)}
     if not isinstance(method, gpt.Config):
         raise ValueError(f"--stream shows text token by token, which {run.workdir} does not write")
     if method.sample.beams > 1:

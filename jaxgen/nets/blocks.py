@@ -23,6 +23,7 @@ from jax.sharding import PartitionSpec as P
 from jaxgen.config import check_choice
 from jaxgen.nets.attention import attend_cached, attention
 from jaxgen.nets.dense import Dense
+from jaxgen.nets.moe import Experts, MoeConfig, Terms, check_moe
 from jaxgen.nets.rotary import rotated
 from jaxgen.sharding import BATCH, constrain
 
@@ -88,6 +89,8 @@ class TransformerConfig:
     """Probability that a number of the embedding or of a part's output is dropped in training."""
     dtype: Precision = "float32"
     """What the blocks compute in; parameters, statistics and softmaxes stay float32."""
+    moe: MoeConfig = MoeConfig()
+    """Experts in the perceptrons' place, of `hidden` units each; none by default."""
     remat: bool = False
     """Whether the backward pass computes each block anew rather than keep it: less memory, more time."""
 
@@ -109,6 +112,7 @@ class TransformerConfig:
 
 def check_transformer(cfg: TransformerConfig) -> None:
     """Raises a ValueError where `cfg` contradicts itself."""
+    check_moe(cfg.moe)
     for name, choices in (("positions", Positions), ("norm", Norm), ("activation", Activation), ("dtype", Precision)):
         check_choice(f"net.{name}", getattr(cfg, name), get_args(choices))
     for name in (
@@ -163,10 +167,14 @@ def make_norm(cfg: TransformerConfig, name: str | None = None) -> nn.Module:
     return kind(epsilon=cfg.epsilon, dtype=jnp.dtype(cfg.dtype), name=name)
 
 
+def residual_weights(cfg: TransformerConfig) -> Any:
+    """How a layer begins whose output is added to the residual stream."""
+    return nn.initializers.normal(STD / (2 * cfg.num_layers) ** 0.5)
+
+
 def to_residual(cfg: TransformerConfig, name: str) -> Dense:
     """A layer whose output is added to the residual stream."""
-    scaled = nn.initializers.normal(STD / (2 * cfg.num_layers) ** 0.5)
-    return Dense(cfg.width, use_bias=cfg.bias, kernel_init=scaled, dtype=jnp.dtype(cfg.dtype), name=name)
+    return Dense(cfg.width, use_bias=cfg.bias, kernel_init=residual_weights(cfg), dtype=jnp.dtype(cfg.dtype), name=name)
 
 
 class Attention(nn.Module):
@@ -220,21 +228,37 @@ class Mlp(nn.Module):
         return to_residual(cfg, "down")(h)
 
 
+def make_experts(cfg: TransformerConfig) -> Experts:
+    """The mixture that stands in the perceptron's place."""
+    dtype = jnp.dtype(cfg.dtype)
+    options = (cfg.activation, cfg.bias, dtype, WEIGHTS, residual_weights(cfg))
+    return Experts(cfg.moe, cfg.hidden_units, *options, name="moe")
+
+
 class Block(nn.Module):
-    """One layer: attention, then a perceptron, each with its norm and its residual connection."""
+    """One layer: attention, then a perceptron or experts, each with its norm and its residual connection."""
 
     config: TransformerConfig
 
     @nn.compact
     def __call__(
         self, x: jax.Array, context: Context, slot: Slot | None = None, train: bool = False
-    ) -> tuple[jax.Array, Any]:
-        """x [B, T, D] → the same, and the keys and values that attention saw; dropout needs a `dropout` key."""
+    ) -> tuple[jax.Array, Any, Terms | None]:
+        """x [B, T, D] → the same, the keys and values that attention saw, and the experts' terms where there are such.
+
+        Dropout needs a `dropout` key.
+        """
         cfg = self.config
         norms = make_norm(cfg, "norm_attention"), make_norm(cfg, "norm_mlp")
         drop = nn.Dropout(cfg.dropout, deterministic=not train)
         h, cached = Attention(cfg, name="attention")(x if cfg.post_norm else norms[0](x), context, slot)
         x = constrain(x + drop(h))
         x = norms[0](x) if cfg.post_norm else x
-        x = constrain(x + drop(Mlp(cfg, name="mlp")(x if cfg.post_norm else norms[1](x))))
-        return (norms[1](x) if cfg.post_norm else x), cached
+        h, terms = x if cfg.post_norm else norms[1](x), None
+        if cfg.moe.num_experts == 1:
+            h = Mlp(cfg, name="mlp")(h)
+        else:
+            counts = jnp.ones(x.shape[:2]) if context.segment is None else (context.segment > 0).astype(jnp.float32)
+            h, terms = make_experts(cfg)(h, counts)
+        x = constrain(x + drop(h))
+        return (norms[1](x) if cfg.post_norm else x), cached, terms

@@ -40,9 +40,23 @@ def _dot_general(x: jax.Array, kernel: jax.Array, dimension_numbers: Any, precis
 
 
 class Dense(nn.Dense):
-    """`flax.linen.Dense`, [..., C] → [..., features], with the gradient that the module describes."""
+    """`flax.linen.Dense`, [..., C] → [..., features], with the gradient that the module describes.
+
+    Where `lora_a` [C, r] and `lora_b` [r, features] stand beside its kernel (see `language.lora`), it adds (x a) b;
+    where they are [B, C, r] and [B, r, features], each row of x [B, T, C] has its own, or so many rows side by side.
+    """
 
     dot_general: Any = _dot_general
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Applies it to the last axis."""
+        y = super().__call__(x)
+        if not self.has_variable("params", "lora_a"):
+            return y
+        a, b = (self.get_variable("params", name).astype(y.dtype) for name in ("lora_a", "lora_b"))
+        if a.ndim == 3 and len(a) < len(x):  # beams
+            a, b = (jnp.repeat(f, len(x) // len(f), 0) for f in (a, b))
+        return y + x.astype(y.dtype) @ a @ b
 
 
 def init_linear(key: jax.Array, num_in: int, num_out: int, std: float = 0.02) -> dict[str, jax.Array]:

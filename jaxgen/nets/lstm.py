@@ -37,6 +37,7 @@ class LSTM:
     """Pure functions of parameters, `{"embed", "layers"}`; see `Transformer` for what its functions take and give."""
 
     rules = ()
+    factored = None
 
     def __init__(self, cfg: TransformerConfig, size: int, num_tokens: int):
         """As many layers as `cfg` has blocks, and as many parameters as `size`; `context` and `dropout` as there."""

@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from jaxgen.nets import moe
 from jaxgen.nets.blocks import SPLIT, STD, Block, Context, Slot, TransformerConfig, check_transformer, make_norm
+from jaxgen.nets.moe import Terms
 from jaxgen.nets.rotary import frequencies, rotary_angles
 from jaxgen.sharding import LAYERS, Rule, constrain, one_layer
 
@@ -38,6 +40,7 @@ def rules(cfg: TransformerConfig) -> tuple[Rule, ...]:
         ("blocks/mlp/(up|gate)/kernel", first),
         ("blocks/mlp/(up|gate)/bias", vector),
         ("blocks/mlp/down/kernel", second),
+        *moe.rules(),
         ("blocks/", P(LAYERS)),
         ("embed/tokens", P("tensor", "fsdp")),
         ("head/kernel", P("fsdp", "tensor")),
@@ -65,6 +68,8 @@ def place_in_segment(segment: jax.Array) -> jax.Array:
 
 class Transformer:
     """Pure functions of parameters, `{"embed", "blocks", "norm", "head"}`, the last two where there are such."""
+
+    factored = "blocks/(attention|mlp)/"  # see `gradient_method`
 
     def __init__(self, cfg: TransformerConfig, num_tokens: int):
         """A transformer of a vocabulary of `num_tokens`; ValueError as `check_transformer`."""
@@ -121,6 +126,13 @@ class Transformer:
         """
         return self._run(params, tokens, segment, types, key, keep=False)[0]
 
+    def apply_with_terms(
+        self, params: Params, tokens: jax.Array, segment: jax.Array | None = None, key: jax.Array | None = None
+    ) -> tuple[jax.Array, Terms | None]:
+        """What `apply` gives, and the experts' terms, means over the layers; None where there is one expert alone."""
+        hidden, _, terms = self._run(params, tokens, segment, None, key, keep=False)
+        return hidden, jax.tree.map(jnp.mean, terms)
+
     def logits(self, params: Params, hidden: jax.Array) -> jax.Array:
         """Unnormalised log-probabilities of tokens, float32 [..., V], of vectors [..., D]; -inf in unused rows."""
         kernel = params["embed"]["tokens"].T if self.cfg.tied else params["head"]["kernel"]
@@ -150,7 +162,7 @@ class Transformer:
           The last token's vector [B, D], and the cache.
         """
         segment = (jnp.arange(tokens.shape[1])[None] >= first[:, None]).astype(jnp.int32)
-        hidden, (keys, values) = self._run(params, tokens, segment, None, None, keep=True)
+        hidden, (keys, values), _ = self._run(params, tokens, segment, None, None, keep=True)
         room = [(0, 0), (0, 0), (0, 0), (0, size - tokens.shape[1]), (0, 0)]
         keys, values = (jnp.pad(x.swapaxes(2, 3), room) for x in (keys, values))  # [L, B, K, S, H]
         return hidden[:, -1], Cache(tuple((keys[i], values[i]) for i in range(self.cfg.num_layers)), first)
@@ -175,12 +187,12 @@ class Transformer:
         x, context = self._embed(params, token[:, None], positions, None), self._context(positions, None)
         layers = []
         for layer, (k, v) in zip(params["blocks"], cache.layers, strict=True):
-            x, kv = self.block.apply({"params": layer}, x, context, Slot(k, v, index, visible))
+            x, kv, _ = self.block.apply({"params": layer}, x, context, Slot(k, v, index, visible))
             layers.append(kv)
         return self._last(params, x)[:, 0], cache._replace(layers=tuple(layers))
 
     def _run(self, params, tokens, segment, types, key, keep: bool):
-        """The vectors, and, to `keep`, the blocks' keys and values [L, B, T, K, H]."""
+        """The vectors; to `keep`, the blocks' keys and values [L, B, T, K, H]; the experts' terms, [L] each."""
         cfg = self.cfg
         if tokens.shape[1] > cfg.context:
             raise ValueError(f"{tokens.shape[1]} tokens in a row exceed net.context={cfg.context}")
@@ -199,12 +211,12 @@ class Transformer:
             layer, key = inputs
             layer = one_layer(layer, self.rules, "blocks/")
             rngs = {} if key is None else {"dropout": key}
-            x, cached = self.block.apply({"params": layer}, x, context, train=key is not None, rngs=rngs)
-            return x, cached if keep else None
+            x, cached, terms = self.block.apply({"params": layer}, x, context, train=key is not None, rngs=rngs)
+            return x, (cached if keep else None, terms)
 
         layer = jax.checkpoint(layer, prevent_cse=False) if cfg.remat else layer
-        x, cached = jax.lax.scan(layer, constrain(x), (params["blocks"], keys))
-        return self._last(params, x), cached
+        x, (cached, terms) = jax.lax.scan(layer, constrain(x), (params["blocks"], keys))
+        return self._last(params, x), cached, terms
 
     def _embed(self, params, tokens, positions, types):
         embed, cfg = params["embed"], self.cfg

@@ -19,7 +19,7 @@ from jaxgen.language.sampling import SampleConfig
 from jaxgen.nets.transformer import Transformer, TransformerConfig
 
 HERE = Path(__file__).parent / "huggingface"
-NAMES = ("gpt2", "llama", "mistral", "qwen2")
+NAMES = ("gpt2", "llama", "mistral", "qwen2", "mixtral")
 
 
 def tensors_of(folder):
@@ -60,7 +60,7 @@ def test_what_is_written_back_is_what_was_read(name, tmp_path):
     assert chosen.decode(chosen.encode(text)) == text and chosen.begin == chosen.end == 0
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "mixtral"])
 def test_what_is_written_is_what_transformers_has_read(name, tmp_path):
     """`huggingface/jaxgen` was opened by transformers (make.py); what is written now is the same, byte by byte."""
     huggingface.write_checkpoint(tmp_path, huggingface.read_checkpoint(HERE / name), tokenizer.read(HERE / name))

@@ -17,6 +17,7 @@ from jaxgen.data import Text, batch_at
 from jaxgen.data.tokenizer import Tokenizer
 from jaxgen.language import gpt
 from jaxgen.language.sampling import SampleConfig
+from jaxgen.nets.moe import MoeConfig
 from jaxgen.nets.transformer import TransformerConfig
 from jaxgen.optimizer import AdamWConfig
 from jaxgen.sharding import make_mesh
@@ -116,6 +117,28 @@ def test_accumulation_weighs_parts_by_their_tokens(data):
         results.append(jax.jit(method.step)(state, batch, jax.random.key(1))[1])
     for name in results[0]:
         assert results[0][name] == pytest.approx(float(results[1][name]), rel=1e-5)
+
+
+def test_experts_add_their_terms_to_the_loss(data):
+    """What is logged adds up; padding is no token of theirs; every expert gets a gradient."""
+    net = dataclasses.replace(NET, num_layers=1, width=16, hidden=16, moe=MoeConfig(4, 2, balance_weight=0.5))
+    method = gpt.make(dataclasses.replace(CONFIG, net=net), data.spec)
+    batch = batch_at(data, seed=0, step=0, batch_size=8, keys=method.reads)
+    state = jax.jit(method.init)(jax.random.key(0), batch)
+    after, metrics = jax.jit(method.step)(state, batch, jax.random.key(1))
+    metrics = {name: float(value) for name, value in metrics.items()}
+    terms = 0.5 * metrics["router/balance"] + 0.001 * metrics["router/z"]
+    assert metrics["loss"] == pytest.approx(metrics["lm_loss"] + terms, rel=1e-6)
+    assert metrics["router/dropped"] == pytest.approx(0, abs=1e-6)
+    assert 1 <= metrics["router/balance"] and 0 < metrics["router/entropy"] <= math.log(4)
+    moments = after["opt_state"][1][0].mu["blocks"]["moe"]
+    assert all((x != 0).any((2, 3)).all() for x in (moments["up"]["kernel"], moments["down"]["kernel"]))
+    for changes, message in (
+        ({"accumulate": 2}, "not exact with method.net.moe"),
+        ({"core": "lstm"}, "core=transformer"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            gpt.make(dataclasses.replace(CONFIG, net=net, **changes), data.spec)
 
 
 def test_decay_is_of_matrices_alone(data):

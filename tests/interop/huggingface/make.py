@@ -1,7 +1,7 @@
 """Made the folders beside it, with transformers 5.24.0, torch 2.13.0 (CPU) and numpy 2.4 on Python 3.11.
 
   python -m venv ENV && ENV/bin/pip install torch==2.13.0 && ENV/bin/pip install transformers==5.24.0
-  ENV/bin/python tests/interop/huggingface/make.py
+  ENV/bin/python tests/interop/huggingface/make.py [NAME …]
 
 Neither is a dependency of jaxgen. Each folder is a small random checkpoint as transformers writes it, with a tokenizer,
 and beside it, in `NAME.npz`, `tokens` [B, T], its `logits` [B, T, V] and the `greedy` continuation [B, T + 8] of the
@@ -10,6 +10,7 @@ that it still writes the same) with the same logits.
 """
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,7 @@ MODELS = {
     "llama": transformers.LlamaConfig(**LLAMA, head_dim=6, rope_parameters=SCALING),
     "mistral": transformers.MistralConfig(**LLAMA, sliding_window=5),
     "qwen2": transformers.Qwen2Config(**LLAMA | {"tie_word_embeddings": True}),
+    "mixtral": transformers.MixtralConfig(**LLAMA, num_local_experts=3, num_experts_per_tok=2),
 }
 
 
@@ -65,7 +67,8 @@ def logits_of(model, tokens: np.ndarray) -> np.ndarray:
         return model(torch.from_numpy(tokens)).logits.float().numpy()
 
 
-for name, config in MODELS.items():
+for name in sys.argv[1:] or MODELS:
+    config = MODELS[name]
     torch.manual_seed(0)
     config._attn_implementation = "eager"
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
