@@ -66,4 +66,6 @@ def test_a_step_on_eight_devices_is_that_of_one():
     for ours, theirs in zip(many, one, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-5)
     assert len(hlo.crossing(text)) > 3
-    assert [(op, dims) for op, dims in hlo.crossing(text) if math.prod(dims) % PRIME == 0] == []
+    # But for the likeliest token of each half of the vocabulary, at the places of a device's own rows.
+    halves = (SIZE // 4, int(CONFIG.mask_rate * LENGTH) + 1, 2)
+    assert {dims for _, dims in hlo.crossing(text) if math.prod(dims) % PRIME == 0} <= {halves}
