@@ -103,9 +103,9 @@ class Annotated:
             words = chosen.encode_all(record["words"])
             tags = [[tag] + [None] * (len(word) - 1) for word, tag in zip(words, record["tags"], strict=True) if word]
             return Row(split, sum(words, []), [], sum(tags, []))
-        first, second = chosen.encode(record["text"]), []
+        first = chosen.encode(record["text"])
         if self.kind == "text":
-            return Row(split, first, second, str(record["label"]))
+            return Row(split, first, [], str(record["label"]))
         if self.kind == "pair":
             return Row(split, first, chosen.encode(record["pair"]), str(record["label"]))
         # Piece by piece, so that the answer is whole tokens wherever it begins.
