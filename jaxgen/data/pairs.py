@@ -134,8 +134,8 @@ def pairs(
     marks = [found[0] for mark in ENDS if len(found := chosen.encode(mark)) == 1]
     sentences = {split: sentences_of(tokens[split], offsets[split], marks) for split in tokens}
     chunks = {split: chunks_of(found, room) for split, found in sentences.items()}
-    for split, found in sentences.items():
-        if len(found.first) < 3 or not len(chunks[split]):
+    for split in sentences:
+        if len(sentences[split].first) < 3 or not len(chunks[split]):
             raise ValueError(f"the split {split} has too few documents: half of the pairs are of two different ones")
     keys = ("tokens", "segment", "types")
     spec = Spec(
@@ -163,7 +163,9 @@ def pairs(
     return Dataset(spec, read)
 
 
-def write_pair(row: np.ndarray, a: Sequence[int], b: Sequence[int], chosen: Tokenizer) -> None:
+def write_pair(
+    row: np.ndarray, a: Sequence[int] | np.ndarray, b: Sequence[int] | np.ndarray, chosen: Tokenizer
+) -> None:
     """Writes [CLS] a [SEP] b [SEP], or [CLS] a [SEP] where `b` is empty, into zeros: tokens, segment, types, [3, T]."""
     whole = [chosen.begin, *a, chosen.end, *((*b, chosen.end) if len(b) else ())]
     row[0, : len(whole)], row[1, : len(whole)] = whole, 1
