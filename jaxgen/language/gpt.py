@@ -4,8 +4,8 @@
 
 in nats a token, over the N tokens of a batch that something of their own document stands before: in rows packed with
 several documents none sees another, and none is predicted from another. With experts (`nets.moe`) their two terms are
-added, and `lm_loss` is L. `core="lstm"` puts a recurrent network of as
-many parameters in the transformer's place, for the lecture's comparison.
+added, and `lm_loss` is L. `core="lstm"` puts a recurrent network of as many parameters in the transformer's place, for
+the lecture's comparison.
 
 Deviations: as `nets.blocks`; weight decay on matrices alone, as GPT-2's successors have it.
 """
