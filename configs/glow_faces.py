@@ -14,9 +14,9 @@ from jaxgen.optimizer import AdamWConfig
 config = Experiment(
     method=glow.Config(
         net=FlowConfig(levels=2, steps=8, width=64),
-        optimizer=AdamWConfig(learning_rate=1e-3, warmup_steps=200, decay_steps=3000),
+        optimizer=AdamWConfig(learning_rate=4e-3, warmup_steps=200, decay_steps=12000),
         sample=glow.SampleConfig(temperature=0.7),
     ),
     data=Images("faces"),
-    train=TrainConfig(steps=3000, batch_size=64, log_every=50, sample_every=1000, eval_every=1000, save_every=500),
+    train=TrainConfig(steps=12000, batch_size=32, log_every=100, sample_every=4000, eval_every=2000, save_every=1000),
 )
