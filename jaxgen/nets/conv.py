@@ -31,6 +31,7 @@ _DIMS = ("NHWC", "HWIO", "NHWC")
 _PIXELS = 1024  # of the images whose products are taken at a time
 _SIZE = 2**18  # numbers of a matrix with all offsets: 1 MB
 _FEW = 4  # times as many channels on the other side
+_MANY = 128  # channels from which on products are faster than XLA's kernels for windows of 2×2
 _VECTOR = 16  # numbers in a vector of the processor
 
 
@@ -43,7 +44,22 @@ def _unit_conv(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
         return x @ kernel[0, 0]
     if features < _VECTOR and height * width * features <= 2 * channels:
         return _narrow_conv(x, kernel, pads)
+    if height * width <= 4 and channels >= _MANY and not any(map(any, pads)):  # a strided one: see `_fold_stride`
+        return _product_conv(x, kernel)
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=_DIMS)
+
+
+def _product_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`_unit_conv` without padding as a product for each place of the window, added up."""
+    height, width, channels, features = kernel.shape
+    batch, rows, columns = len(x), x.shape[1] - height + 1, x.shape[2] - width + 1
+    exact = jnp.promote_types(x.dtype, jnp.float32)
+    total = jnp.zeros((), exact)
+    for i in range(height):
+        for j in range(width):
+            part = x[:, i : i + rows, j : j + columns].reshape(-1, channels)
+            total += jnp.matmul(part, kernel[i, j], preferred_element_type=exact)
+    return total.astype(x.dtype).reshape(batch, rows, columns, features)
 
 
 def _narrow_conv(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:

@@ -46,7 +46,7 @@ def transposed_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
         edges = [(0, 0, 0), (2, 3, 1), (2, 3, 1), (0, 0, 0)]  # and a zero between pixels
         return conv(jax.lax.pad(x, jnp.zeros((), x.dtype), edges), jnp.flip(kernel, (0, 1)), padding="VALID")
     batch, height, width, channels = x.shape
-    patches = x @ kernel.transpose(2, 0, 1, 3).reshape(channels, -1)
+    patches = conv(x, kernel.transpose(2, 0, 1, 3).reshape(1, 1, channels, -1))
     patches = patches.reshape(batch, height, width, 2, 2, 2, 2, -1)  # half and row, half and column of a patch
 
     def overlap(halves: jax.Array, axis: int) -> jax.Array:

@@ -33,6 +33,7 @@ def assert_close(ours, theirs, tolerance=2e-5):
         (8, 6, (2, 4), 3, 2, "SAME"),
         (7, 5, (2, 4), 3, 2, "SAME"),
         (8, 8, (2, 4), 4, 2, ((1, 1), (1, 1))),
+        (6, 8, (32, 16), 4, 2, ((1, 1), (1, 1))),  # many channels, once blocks are channels
         (9, 8, (2, 4), 3, 3, "VALID"),
         (5, 5, (2, 4), 1, 2, "SAME"),
     ],
