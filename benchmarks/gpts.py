@@ -9,10 +9,11 @@ LAYERS, WIDTH, HEADS, VOCAB, LENGTH, BATCH = 4, 256, 4, 2048, 256, 8
 PROMPT, NEW = 32, 128  # tokens of a prompt, and tokens written
 
 
-def jaxgen_method():
-    """The method, and the description of its data."""
+def jaxgen_method(rank: int = 0):
+    """The method, and the description of its data; with a rank that of LoRA, of all matrices but q, k and v."""
+    from jaxgen import catalog
     from jaxgen.data.dataset import Spec
-    from jaxgen.language import gpt
+    from jaxgen.language import gpt, lora
     from jaxgen.language.sampling import SampleConfig
     from jaxgen.nets.transformer import TransformerConfig
     from jaxgen.optimizer import AdamWConfig
@@ -21,14 +22,16 @@ def jaxgen_method():
     shapes = {"tokens": (LENGTH,), "segment": (LENGTH,)}
     spec = Spec(shapes, dict.fromkeys(shapes, "int32"), {"train": 1000}, {}, {"tokens": (VOCAB,)}, tokenizer="bytes")
     sample = SampleConfig(length=NEW, top_k=50)
-    return gpt.make(gpt.Config(net, num_tokens=VOCAB, optimizer=AdamWConfig(), sample=sample), spec), spec
+    config = gpt.Config(net, num_tokens=VOCAB, optimizer=AdamWConfig(), sample=sample)
+    targets = ("attention/out/kernel$", "mlp/")
+    return catalog.make(lora.Config(config, rank, 2.0 * rank, targets) if rank else config, spec), spec
 
 
-def jaxgen_train() -> Program:
-    """One training step of ours, as the trainer compiles it: loss, gradients, clipping, AdamW."""
+def jaxgen_train(rank: int = 0) -> Program:
+    """One training step of ours, as the trainer compiles it: loss, gradients, clipping, AdamW; of LoRA with a rank."""
     import numpy as np
 
-    method, spec = jaxgen_method()
+    method, spec = jaxgen_method(rank)
     tokens = np.random.default_rng(0).integers(0, VOCAB, (BATCH, LENGTH)).astype(np.int32)
     run, state = training(method, spec, {"tokens": tokens, "segment": np.ones_like(tokens)})
     return Program(run, lambda: step_facts(method, state, spec.batch(BATCH, method.reads)))
@@ -72,6 +75,17 @@ def transformers_train() -> Program:
     """The same step of transformers."""
     model = transformers_model()
     return _torch_step(model, lambda tokens: model(tokens, labels=tokens).loss)
+
+
+def peft_train(rank: int) -> Program:
+    """The step of LoRA by PEFT; the parameters are those that are trained."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=["c_proj", "c_fc"], fan_in_fan_out=True)
+    model = get_peft_model(transformers_model(), config)
+    program = _torch_step(model, lambda tokens: model(input_ids=tokens, labels=tokens).loss)
+    count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return Program(program.run, lambda: {"parameters": count})
 
 
 def transformers_generate(batch: int) -> Program:

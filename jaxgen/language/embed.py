@@ -6,6 +6,7 @@ The networks that this is meant for are fine-tuned so that the cosine of two sen
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,11 @@ def mean_pooled(hidden: jax.Array, segment: jax.Array) -> jax.Array:
     weight = (segment > 0).astype(jnp.float32)[..., None]
     mean = (hidden.astype(jnp.float32) * weight).sum(1) / jnp.maximum(weight.sum(1), 1.0)
     return mean / jnp.maximum(jnp.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _vectors(bert: Bert, params: Any, tokens: jax.Array, segment: jax.Array) -> jax.Array:
+    return mean_pooled(bert.apply(params, tokens, segment), segment)
 
 
 def sentence_vectors(
@@ -45,10 +51,6 @@ def sentence_vectors(
     rows = [[tokenizer.begin, *row[: length - 2], tokenizer.end] for row in tokenizer.encode_all(texts)]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
 
-    @jax.jit
-    def read(params: Any, tokens: jax.Array, segment: jax.Array) -> jax.Array:
-        return mean_pooled(bert.apply(params, tokens, segment), segment)
-
     found = np.zeros((len(texts), bert.cfg.width), np.float32)
     for start in range(0, len(order), batch_size):
         part = order[start : start + batch_size]
@@ -56,5 +58,5 @@ def sentence_vectors(
         tokens, segment = np.zeros((2, batch_size, size), np.int32)
         for place, i in enumerate(part):
             tokens[place, : len(rows[i])], segment[place, : len(rows[i])] = rows[i], 1
-        found[part] = read(params, tokens, segment)[: len(part)]
+        found[part] = _vectors(bert, params, tokens, segment)[: len(part)]
     return found
