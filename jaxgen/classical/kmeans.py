@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from jaxgen.classical.lloyd import minibatch, move, sums, zeros
+from jaxgen.classical.lloyd import Rows, minibatch, move, sums, zeros
 from jaxgen.classical.rows import in_epochs, over_rows, vectors
 from jaxgen.classical.seeding import SEEDS
 from jaxgen.config import check_choice
@@ -74,8 +74,8 @@ def make(cfg: Config, spec: Spec) -> Method:
         return vec.read(raw) - origin[None]  # far from 0, the squares of x and c would drown their distance
 
     def assign(raw, weight, centroids, origin):
-        fn = lambda rows, c, o: sums((near(rows[0], o), rows[1]), c)
-        return over_rows(fn, (raw, weight), centroids - origin[None], origin)
+        fn = lambda rows, c, o: sums(rows._replace(x=near(rows.x, o)), c)
+        return over_rows(fn, Rows(raw, weight), centroids - origin[None], origin)
 
     def init(key, batch, warm=None):
         x = vec.read(batch[vec.key])

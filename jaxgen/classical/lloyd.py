@@ -7,26 +7,49 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxgen.classical.rows import matmul, over_rows
+from jaxgen.classical.rows import matmul, over_rows, sum_by_label
 from jaxgen.classical.seeding import draw_distinct, nearest
 
 Sums = dict[str, jax.Array]
+Found = tuple[jax.Array, jax.Array]
 
 
-def sums(rows: tuple[jax.Array, jax.Array], centroids: jax.Array) -> tuple[Sums, tuple[jax.Array, jax.Array]]:
-    """What an iteration needs of `rows`, x [n, D] and their weights [n], for `over_rows`.
+class Rows(NamedTuple):
+    """What is clustered.
+
+    Attributes:
+      x: [n, D].
+      weight: [n], how often each row counts; once where None.
+      square: ‖x‖² [n]; computed anew where None.
+    """
+
+    x: jax.Array
+    weight: jax.Array | None = None
+    square: jax.Array | None = None
+
+
+def assign(rows: Rows, centroids: jax.Array) -> tuple[jax.Array, Found]:
+    """The inertia [], and each row's label [n] and squared distance [n]; for `over_rows`."""
+    found = nearest(rows.x, centroids, rows.square)
+    return jnp.sum(found[1] if rows.weight is None else rows.weight * found[1]), found
+
+
+def sums(rows: Rows, centroids: jax.Array) -> tuple[Sums, Found]:
+    """What an iteration needs, for `over_rows`.
 
     Returns:
       Per cluster the weighted sum `x` [K, D] and the `weight` [K], and the `inertia` []; labels [n], distances² [n].
     """
-    x, weight = rows
-    label, distance, hot = nearest(x, centroids)
-    hot = hot * weight[None]
-    return {"x": matmul(hot, x), "weight": hot.sum(1), "inertia": jnp.sum(weight * distance)}, (label, distance)
+    inertia, found = assign(rows, centroids)
+    x, weight = rows.x, rows.weight
+    each = (x, jnp.ones_like(x[:, 0])) if weight is None else (x * weight[:, None], weight)
+    total, mass = (sum_by_label(part, found[0], len(centroids)) for part in each)
+    return {"x": total, "weight": mass, "inertia": inertia}, found
 
 
 def zeros(centroids: jax.Array) -> Sums:
@@ -85,19 +108,20 @@ def lloyd(
     Returns:
       Centroids [K, D], labels int32 [N], inertia [] of those, and the number of iterations.
     """
-    weight = jnp.ones(x.shape[0], x.dtype) if weight is None else weight
+    mass = jnp.ones(x.shape[0], x.dtype) if weight is None else weight
+    rows = Rows(x, weight, jnp.sum(x**2, 1))
 
     def iterate(carry):
         centroids, _, number = carry
-        total, found = over_rows(sums, (x, weight), centroids)
-        moved = move(centroids, total, x.__getitem__, weight, *found)
+        total, found = over_rows(sums, rows, centroids)
+        moved = move(centroids, total, x.__getitem__, mass, *found)
         return moved, jnp.sum((moved - centroids) ** 2), number + 1
 
     going = lambda carry: (carry[1] > tol) & (carry[2] < max_iter)
     start = (centroids, jnp.array(jnp.inf, x.dtype), jnp.array(0, jnp.int32))
     centroids, _, number = jax.lax.while_loop(going, iterate, start)
-    total, (label, _) = over_rows(sums, (x, weight), centroids)
-    return centroids, label, total["inertia"], number
+    inertia, (label, _) = over_rows(assign, rows, centroids)
+    return centroids, label, inertia, number
 
 
 def minibatch(

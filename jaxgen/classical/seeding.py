@@ -16,10 +16,10 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxgen.classical.rows import matmul, over_rows
+from jaxgen.classical.rows import matmul, over_rows, sum_by_label
 
 
-def nearest(x: jax.Array, centroids: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def nearest(x: jax.Array, centroids: jax.Array, square: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
     """The nearest centroid of each row, the first where several are equally near.
 
     The distances stand as [K, n] and the minimum is compared with them: on CPUs `argmin` takes several times as long.
@@ -27,17 +27,18 @@ def nearest(x: jax.Array, centroids: jax.Array) -> tuple[jax.Array, jax.Array, j
     Args:
       x: [n, D].
       centroids: [K, D].
+      square: ‖x‖² [n], where they are known.
 
     Returns:
-      Labels int32 [n], squared distances [n], and the labels one-hot, [K, n] in x's dtype.
+      Labels int32 [n] and squared distances [n].
     """
     num = centroids.shape[0]
     score = 0.5 * jnp.sum(centroids**2, 1)[:, None] - matmul(centroids, x.T)  # (‖x − c‖² − ‖x‖²) / 2, [K, n]
     low = score.min(0)
     index = jax.lax.broadcasted_iota(jnp.int32, score.shape, 0)
     label = jnp.where(score == low[None], index, num - 1).min(0)
-    distance = jnp.maximum(jnp.sum(x**2, 1) + 2 * low, 0)
-    return label, distance, (index == label[None]).astype(x.dtype)
+    square = jnp.sum(x**2, 1) if square is None else square
+    return label, jnp.maximum(square + 2 * low, 0)
 
 
 def squared_distances(x: jax.Array, centroids: jax.Array) -> jax.Array:
@@ -94,8 +95,8 @@ def parallel(key: jax.Array, x: jax.Array, num: int, weight: jax.Array | None = 
     candidates = x[_draw(keys[0], weight, 1)]
 
     def count(rows: tuple[jax.Array, jax.Array], centers: jax.Array) -> tuple[jax.Array, jax.Array]:
-        _, distance, hot = nearest(rows[0], centers)
-        return matmul(hot, rows[1]), distance
+        label, distance = nearest(rows[0], centers)
+        return sum_by_label(rows[1], label, len(centers)), distance
 
     for i in range(rounds):
         distance = over_rows(count, (x, weight), candidates)[1]

@@ -17,7 +17,7 @@ from jaxgen.classical.seeding import SEEDS, squared_distances
 from jaxgen.config import check_choice
 
 _lloyd = jax.jit(lloyd.lloyd)
-_assign = jax.jit(lambda x, weight, centroids: over_rows(lloyd.sums, (x, weight), centroids))
+_assign = jax.jit(lambda x, weight, centroids: over_rows(lloyd.assign, lloyd.Rows(x, weight), centroids))
 _spread = jax.jit(lambda x: jnp.var(x, 0).mean())
 _seed = jax.jit(lambda key, x, weight, num, init: SEEDS[init](key, x, num, weight), static_argnums=(3, 4))
 
@@ -29,7 +29,7 @@ def _distances(x: jax.Array, centroids: jax.Array) -> jax.Array:
 
 @jax.jit
 def _minibatch(key, number, centroids, counts, x, weight):
-    total, (_, distance) = over_rows(lloyd.sums, (x, weight), centroids)
+    total, (_, distance) = over_rows(lloyd.sums, lloyd.Rows(x, weight), centroids)
     key, mass = jax.random.fold_in(key, number), weight * distance
     return lloyd.minibatch(key, centroids, counts, number, total, x.__getitem__, mass, kmeans.Config.reassign)
 
@@ -41,8 +41,10 @@ def _origin(x: np.ndarray) -> np.ndarray:
     return mean if (mean**2).sum() > 100 * some.var(0).sum() else np.zeros_like(mean)
 
 
-def _weights(sample_weight: Any, x: np.ndarray) -> np.ndarray:
-    weight = np.ones(len(x), x.dtype) if sample_weight is None else np.asarray(sample_weight, x.dtype)
+def _weights(sample_weight: Any, x: np.ndarray) -> np.ndarray | None:
+    if sample_weight is None:
+        return None
+    weight = np.asarray(sample_weight, x.dtype)
     if weight.shape != (len(x),) or not (np.isfinite(weight).all() and weight.min() >= 0 and weight.any()):
         raise ValueError(f"sample_weight must be {len(x)} finite numbers of 0 or more, not all of them zero")
     return weight
@@ -117,6 +119,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
     def _run(self, x, centroids, tol, weight, rng):
         if self.batch_size is None:
             return _lloyd(x, centroids, max_iter=self.max_iter, tol=tol, weight=weight)
+        weight = jnp.ones(len(x), x.dtype) if weight is None else weight
         key, counts = make_key(rng), jnp.zeros(self.n_clusters, x.dtype)
         shift, epoch, number = np.inf, 0, 0
         while epoch < self.max_iter and shift > tol:
@@ -127,8 +130,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
                 centroids, counts = _minibatch(key, number, centroids, counts, x[index], weight[index])
                 number += 1
             shift = float(jnp.sum((centroids - before) ** 2))
-        total, (label, _) = _assign(x, weight, centroids)
-        return centroids, label, total["inertia"], epoch
+        inertia, (label, _) = _assign(x, weight, centroids)
+        return centroids, label, inertia, epoch
 
     def _near(self, x):
         return (x - self._origin).astype(x.dtype) if self._origin.any() else x
@@ -150,7 +153,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
 
     def score(self, X, y=None, sample_weight=None):
         """Minus the inertia."""
-        return -float(self._assigned(X, sample_weight)[0]["inertia"])
+        return -float(self._assigned(X, sample_weight)[0])
 
 
 class AgglomerativeClustering(ClusterMixin, Estimator):
