@@ -43,6 +43,8 @@ def _unit_conv(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
         return x @ kernel[0, 0]
     if features < _VECTOR and height * width * features <= 2 * channels:
         return _narrow_conv(x, kernel, pads)
+    if channels == 1:
+        return _shifted_sum(x, kernel, pads)
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=_DIMS)
 
 
@@ -63,6 +65,16 @@ def _narrow_conv(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
             edges = [(top - i, bottom + i - height + 1, 0), (left - j, right + j - width + 1, 0)]
             total += jax.lax.pad(shares[:, :, :, i, j], jnp.zeros((), exact), [(0, 0, 0), *edges, (0, 0, 0)])
     return total.astype(x.dtype)
+
+
+def _shifted_sum(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
+    """`_unit_conv` of images of one channel, for which XLA's kernels are slow: one pass, an offset after the other."""
+    height, width = kernel.shape[:2]
+    exact = jnp.promote_types(x.dtype, jnp.float32)
+    x_pad = jax.lax.pad(x.astype(exact), jnp.zeros((), exact), [(0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)])
+    rows, columns = x_pad.shape[1] - height + 1, x_pad.shape[2] - width + 1
+    shift = lambda i, j: x_pad[:, i : i + rows, j : j + columns] * kernel[i, j].astype(exact)[None, None]
+    return sum(shift(i, j) for i in range(height) for j in range(width)).astype(x.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -171,8 +183,8 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = "S
     """Correlates images with a kernel, as `lax.conv_general_dilated` does.
 
     On a CPU (as `kernels.backend` says when the function is traced): a 1×1 kernel is a matrix product, one to few
-    features a product whose columns are added up (`_narrow_conv`), a stride s first gathers s × s blocks into channels,
-    and gradients take the path that the module describes.
+    features a product whose columns are added up, one channel a sum of shifted images, a stride s first gathers s × s
+    blocks into channels, and gradients take the path that the module describes.
 
     Args:
       x: images [B, H, W, C].
@@ -232,5 +244,9 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = conv(x, kernel, self.stride, self.padding)
+        y = self.correlate(x, kernel)
         return y if bias is None else y + bias[None, None, None, :]
+
+    def correlate(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """The layer without its bias."""
+        return conv(x, kernel, self.stride, self.padding)
