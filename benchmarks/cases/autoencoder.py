@@ -1,8 +1,8 @@
 """Autoencoder: a training step.
 
 Forward, backward, clipped gradients and AdamW on 64 images of Fashion-MNIST, 28×28, in float32, with the network of
-configs/ae_fashion.py; ours also keeps the moments of the codes, for which it encodes a second time. The error is that
-of the test images after 400 steps, a mean square of pixels in [0, 1].
+configs/ae_fashion.py; ours also keeps the moments of the codes. The error is that of the test images after 400 steps, a
+mean square of pixels in [0, 1].
 """
 
 from functools import partial

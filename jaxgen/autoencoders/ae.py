@@ -159,20 +159,22 @@ def build(
         return jnp.square(out - x).mean((1, 2, 3))
 
     def terms(params, x, keys):
-        """The loss and its parts, each [B]."""
-        shown = x if corrupt is None else corrupt(keys, x)
-        lost = error(x, net.apply(params, shown))
+        """The loss and its parts, each [B], and the codes of what is shown [B, K]."""
+        z = encode(params, x if corrupt is None else corrupt(keys, x))
+        lost = error(x, decode(params, z))
         if penalty is None:
-            return {"loss": lost}
+            return {"loss": lost}, z
         omega = penalty(lambda x: encode(params, x), x, keys)
-        return {"loss": lost + weight / dim * omega, "error": lost, "penalty": omega}
+        return {"loss": lost + weight / dim * omega, "error": lost, "penalty": omega}, z
 
     def init_params(key, batch, warm=None):
         return net.init(key, read(batch["image"][:1], levels))
 
     def loss_fn(params, batch, keys):
-        means = {name: value.mean() for name, value in terms(params, read(batch["image"], levels), keys).items()}
-        return means.pop("loss"), means
+        values, z = terms(params, read(batch["image"], levels), keys)
+        means = {name: value.mean() for name, value in values.items()}
+        # The codes' moments need no second pass, if all of the batch went through the first as it is.
+        return means.pop("loss"), means | ({"codes": z} if corrupt is None and cfg.accumulate == 1 else {})
 
     def spectrum(params, x):
         """All tangents of the encoder at x, and what it makes of them."""
@@ -211,7 +213,7 @@ def build(
 
     def evaluate(state, batch, key):
         x = read(batch["image"], levels)
-        values = terms(state["params"], x, jax.random.split(key, len(x)))
+        values, _ = terms(state["params"], x, jax.random.split(key, len(x)))
         values["error"] = error(x, net.apply(state["params"], x))
         found = spectrum(state["params"], x)
         values["intrinsic_dimension"] = intrinsic_dimension(found.values).astype(jnp.float32)

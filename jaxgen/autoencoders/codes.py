@@ -17,8 +17,8 @@ def with_moments(method: Method, encode: Callable[[Any, dict[str, jax.Array]], j
     """Keeps the mean [K] and the second moment [K, K] of the codes in `state["codes"]`, over the last steps.
 
     Args:
-      method: whose state has `params`.
-      encode: `(params, batch) -> codes [B, K]`.
+      method: whose state has `params`; where its metrics have `codes` [B, K], those are taken and not passed on.
+      encode: `(params, batch) -> codes [B, K]`, with the parameters before the step.
       code: K.
     """
 
@@ -29,7 +29,8 @@ def with_moments(method: Method, encode: Callable[[Any, dict[str, jax.Array]], j
     def step(state, batch, key):
         inner = {name: value for name, value in state.items() if name != "codes"}
         new, metrics = method.step(inner, batch, key)
-        z, old = jax.lax.stop_gradient(encode(new["params"], batch)), state["codes"]
+        z, old = metrics.pop("codes", None), state["codes"]
+        z = jax.lax.stop_gradient(encode(state["params"], batch) if z is None else z)
         keep = jnp.minimum(MEMORY, old["count"] / (old["count"] + 9.0))  # the first batch replaces what init guessed
         mix = lambda past, now: keep * past + (1 - keep) * now
         codes = {"mean": mix(old["mean"], z.mean(0)), "second": mix(old["second"], z.T @ z / len(z))}

@@ -16,7 +16,7 @@ import jax
 
 from jaxgen.config import check_choice
 from jaxgen.nets.conv import Conv
-from jaxgen.nets.resample import double, halve
+from jaxgen.nets.resample import DoubleConv, halve
 from jaxgen.sharding import constrain
 
 Kind = Literal["dense", "conv"]
@@ -121,8 +121,7 @@ class Decoder(nn.Module):
         h = act(nn.Dense(height * width * channels, kernel_init=init, name="unfold")(h))
         h = h.reshape(len(z), height, width, channels)
         for level in reversed(range(len(cfg.widths))):
-            h = act(Conv(cfg.widths[level], kernel_init=init, name=f"level_{level}_in")(h))
+            enter = Conv if level == len(cfg.widths) - 1 else DoubleConv
+            h = act(enter(cfg.widths[level], kernel_init=init, name=f"level_{level}_in")(h))
             h = constrain(act(Conv(cfg.widths[level], kernel_init=init, name=f"level_{level}_out")(h)))
-            if level:
-                h = double(h)
         return Conv(self.out_channels, name="out")(h)

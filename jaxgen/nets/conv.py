@@ -20,65 +20,22 @@ import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
 from jaxgen.kernels import backend
+from jaxgen.nets.correlation import DIMS, Pads, correlation
 from jaxgen.sharding import over_batch
 
 Padding = str | Sequence[tuple[int, int]]
 """`"SAME"`, `"VALID"`, or `((top, bottom), (left, right))`."""
 
-Pads = tuple[tuple[int, int], tuple[int, int]]
-
-_DIMS = ("NHWC", "HWIO", "NHWC")
 _PIXELS = 1024  # of the images whose products are taken at a time
 _SIZE = 2**18  # numbers of a matrix with all offsets: 1 MB
 _FEW = 4  # times as many channels on the other side
-_MANY = 128  # channels from which on products are faster than XLA's kernels for windows of 2×2
-_VECTOR = 16  # numbers in a vector of the processor
 
 
 # Both are linear in either argument, and each one's gradients are the other or itself.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _unit_conv(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
     """Stride-1 correlation of x [B,H,W,C] with kernel [h,w,C,O]: [B,H',W',O]."""
-    height, width, channels, features = kernel.shape
-    if (height, width) == (1, 1) and not any(map(any, pads)):
-        return x @ kernel[0, 0]
-    if features < _VECTOR and height * width * features <= 2 * channels:
-        return _narrow_conv(x, kernel, pads)
-    if height * width <= 4 and channels >= _MANY and not any(map(any, pads)):  # a strided one: see `_fold_stride`
-        return _product_conv(x, kernel)
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=_DIMS)
-
-
-def _product_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`_unit_conv` without padding as a product for each place of the window, added up."""
-    height, width, channels, features = kernel.shape
-    batch, rows, columns = len(x), x.shape[1] - height + 1, x.shape[2] - width + 1
-    exact = jnp.promote_types(x.dtype, jnp.float32)
-    total = jnp.zeros((), exact)
-    for i in range(height):
-        for j in range(width):
-            part = x[:, i : i + rows, j : j + columns].reshape(-1, channels)
-            total += jnp.matmul(part, kernel[i, j], preferred_element_type=exact)
-    return total.astype(x.dtype).reshape(batch, rows, columns, features)
-
-
-def _narrow_conv(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
-    """`_unit_conv` to few features, for which XLA's kernels waste most of a vector: one product, its columns added up.
-
-    Each pixel gives its share of all the outputs whose window it is in; shares are shifted to where they belong.
-    """
-    height, width, channels, features = kernel.shape
-    batch, rows, columns, _ = x.shape
-    exact = jnp.promote_types(x.dtype, jnp.float32)
-    shares = x.astype(exact).reshape(-1, channels) @ kernel.astype(exact).transpose(2, 0, 1, 3).reshape(channels, -1)
-    shares = shares.reshape(batch, rows, columns, height, width, features)
-    total = jnp.zeros((), exact)
-    for i in range(height):
-        for j in range(width):
-            (top, bottom), (left, right) = pads
-            edges = [(top - i, bottom + i - height + 1, 0), (left - j, right + j - width + 1, 0)]
-            total += jax.lax.pad(shares[:, :, :, i, j], jnp.zeros((), exact), [(0, 0, 0), *edges, (0, 0, 0)])
-    return total.astype(x.dtype)
+    return correlation(x, kernel, pads)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -187,8 +144,8 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = "S
     """Correlates images with a kernel, as `lax.conv_general_dilated` does.
 
     On a CPU (as `kernels.backend` says when the function is traced): a 1×1 kernel is a matrix product, one to few
-    features a product whose columns are added up (`_narrow_conv`), a stride s first gathers s × s blocks into channels,
-    and gradients take the path that the module describes.
+    features a product whose columns are added up, one channel a sum of shifted images, a stride s first gathers s × s
+    blocks into channels, and gradients take the path that the module describes.
 
     Args:
       x: images [B, H, W, C].
@@ -211,7 +168,7 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = "S
         if size + low + high < reach:
             raise ValueError(f"a window of {kernel.shape[:2]} does not fit into images {x.shape} padded by {pads}")
     if backend() != "cpu":
-        return jax.lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=_DIMS)
+        return jax.lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=DIMS)
     if stride != 1:
         x, kernel = _fold_stride(x, kernel, pads, stride)
         pads = ((0, 0), (0, 0))
@@ -248,5 +205,9 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = conv(x, kernel, self.stride, self.padding)
+        y = self.correlate(x, kernel)
         return y if bias is None else y + bias[None, None, None, :]
+
+    def correlate(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """The layer without its bias."""
+        return conv(x, kernel, self.stride, self.padding)

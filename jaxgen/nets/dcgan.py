@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.nets.conv import Conv, conv
-from jaxgen.nets.resample import double, halve
+from jaxgen.nets.resample import DoubleConv, halve
 from jaxgen.nets.units import Activation, Norm, activate, normalise, units
 from jaxgen.sharding import constrain
 
@@ -76,7 +76,7 @@ class Up(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the layer."""
         if self.layers == "pooled":
-            return Conv(self.features, kernel_init=HE, name="conv")(double(x))
+            return DoubleConv(self.features, kernel_init=HE, name="conv")(x)
         # An output pixel sees a quarter of the kernel's places.
         init = nn.initializers.variance_scaling(8.0, "fan_in", "truncated_normal")
         side = 5 if self.layers == "strided_5x5" else 4

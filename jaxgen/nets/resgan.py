@@ -17,7 +17,7 @@ import jax
 
 from jaxgen.nets.conv import Conv
 from jaxgen.nets.dcgan import HE
-from jaxgen.nets.resample import double, halve
+from jaxgen.nets.resample import DoubleConv, double, halve
 from jaxgen.nets.units import Activation, Norm, activate, normalise, units
 from jaxgen.sharding import constrain
 
@@ -51,7 +51,8 @@ class Block(nn.Module):
             if act == "gated":  # twice the channels, which the block's input does not have
                 h = Conv(units(act, x.shape[-1]), 1, kernel_init=HE, name="gates")(h)
             h = activate(act, h)
-        h = Conv(units(act, self.features), kernel_init=HE, name="conv_in")(constrain(before(h)))
+        enter = DoubleConv if self.resize == "up" else Conv
+        h = enter(units(act, self.features), kernel_init=HE, name="conv_in")(constrain(h))
         h = activate(act, normalise(self.norm, h, train, "norm_out"))
         h = after(Conv(self.features, kernel_init=HE, name="conv_out")(constrain(h)))
         if self.resize != "same" or x.shape[-1] != self.features:

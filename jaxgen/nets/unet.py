@@ -24,7 +24,7 @@ from jaxgen.config import check_choice
 from jaxgen.nets.attention import attention
 from jaxgen.nets.conv import Conv
 from jaxgen.nets.norm import GroupNorm
-from jaxgen.nets.resample import double, halve
+from jaxgen.nets.resample import DoubleConv, double, halve
 from jaxgen.sharding import Rule, constrain, lay_out
 
 Layout = Literal["light", "full"]
@@ -293,7 +293,7 @@ class UNet(nn.Module):
                 h = constrain(jnp.concatenate([h, skips.pop()], axis=-1))
                 h = block(h, features, h.shape[1] in cfg.attention_resolutions, f"up_{level}_{i}")
             if level:
-                h = Conv(features, dtype=dtype, name=f"double_{level}")(double(h)) if full else double(h)
+                h = DoubleConv(features, dtype=dtype, name=f"double_{level}")(h) if full else double(h)
                 h = constrain(h)
         h = nn.silu(GroupNorm(cfg.num_groups, dtype=dtype, name="norm_out")(h))
         h = Conv(self.out_channels, kernel_init=nn.initializers.zeros, dtype=dtype, name="conv_out")(h)

@@ -101,6 +101,22 @@ def test_the_codes_moments_are_those_of_the_last_batches():
     np.testing.assert_allclose(state["codes"]["second"], np.einsum("b,bij->ij", weights, second), rtol=1e-5)
 
 
+def test_codes_that_the_loss_hands_on_are_those_that_a_pass_of_their_own_gives():
+    """A batch in parts gives none: there the batch is encoded anew."""
+    batch = {"image": jax.random.randint(jax.random.key(0), (4, *SPEC.shape("image")), 0, 17).astype(jnp.uint8)}
+
+    def stepped(accumulate):
+        method = ae.make(ae.Config(code=K, net=LINEAR, optimizer=OPTIMIZER, accumulate=accumulate), SPEC)
+        state = jax.jit(method.init)(jax.random.key(1), batch)
+        new, metrics = jax.jit(method.step)(state, batch, jax.random.key(2))
+        assert set(metrics) == {"loss", "grad_norm"}
+        return new["codes"]
+
+    whole, parts = stepped(1), stepped(2)
+    assert float(jnp.abs(whole["mean"]).max()) > 1e-3
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), whole, parts)
+
+
 def test_drawn_codes_have_the_moments_a_singular_one_too():
     mean, root = jnp.array([1.0, -2.0, 0.5]), jnp.array([[1.0, 0.0], [0.5, 2.0], [1.5, 2.0]])
     covariance = root @ root.T

@@ -113,7 +113,7 @@ def test_a_scanned_gradient_penalty_descends_as_with_plain_convolutions():
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the slow path is the CPU's")
 def test_every_convolution_of_a_scanned_gradient_penalty_is_in_the_layout_of_the_fast_kernel():
     params, batches = critic_inputs()
-    params = [params[0], params[1], jnp.ones((3, 3, 4, 1))]
+    params = [params[0], params[1], jnp.ones((3, 3, 4, 2))]
     text = jax.jit(lambda p, b: descents(conv, p, b)).lower(params, batches).compile().as_text()
     found = re.findall(r"(\{[\d,]*\}) convolution\(.*?dim_labels=(\S+?)[,\s]", text)
     assert len(found) >= 8  # forward, the gradients of images, and the backward of those; those of kernels are products
