@@ -54,7 +54,7 @@ def sentence_vectors(
     found = np.zeros((len(texts), bert.cfg.width), np.float32)
     for start in range(0, len(order), batch_size):
         part = order[start : start + batch_size]
-        size = min(-(-len(rows[part[-1]]) // 16) * 16, bert.cfg.context)  # few lengths, few programs
+        size = min(-(-len(rows[part[-1]]) // 8) * 8, bert.cfg.context)  # few lengths, few programs
         tokens, segment = np.zeros((2, batch_size, size), np.int32)
         for place, i in enumerate(part):
             tokens[place, : len(rows[i])], segment[place, : len(rows[i])] = rows[i], 1

@@ -1,4 +1,4 @@
-"""Correlation of images with a kernel at stride 1, in the form that is fastest on a CPU; `nets.conv` gives it gradients."""
+"""Correlation of images with a kernel at stride 1, in forms that a CPU is fast at; `nets.conv` has its gradients."""
 
 from __future__ import annotations
 

@@ -56,7 +56,8 @@ class Dense(nn.Dense):
         a, b = (self.get_variable("params", name).astype(y.dtype) for name in ("lora_a", "lora_b"))
         if a.ndim == 3 and len(a) < len(x):  # beams
             a, b = (jnp.repeat(f, len(x) // len(f), 0) for f in (a, b))
-        return y + x.astype(y.dtype) @ a @ b
+        product = _product if a.ndim == 2 and backend() == "cpu" else jnp.matmul
+        return y + product(product(x.astype(y.dtype), a), b)
 
 
 def init_linear(key: jax.Array, num_in: int, num_out: int, std: float = 0.02) -> dict[str, jax.Array]:
