@@ -15,7 +15,7 @@ from jaxgen.optimizer import AdamWConfig
 
 config = Experiment(
     method=glow.Config(
-        net=FlowConfig(levels=3, steps=32, width=512, remat=True),
+        net=FlowConfig(levels=3, steps=32, width=512, min_scale=0.0, remat=True),
         optimizer=AdamWConfig(learning_rate=1e-3, warmup_steps=1000),
         ema_decay=0.9999,
         sample=glow.SampleConfig(temperature=0.7),

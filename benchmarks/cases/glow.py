@@ -21,7 +21,7 @@ def jaxgen(data: str, levels: int, steps: int, width: int) -> Program:
     from jaxgen.flows import glow
     from jaxgen.flows.multiscale import FlowConfig
 
-    net = FlowConfig(levels=levels, steps=steps, width=width)
+    net = FlowConfig(levels=levels, steps=steps, width=width, min_scale=0.0)  # as normflows
     config = glow.Config(net=net, optimizer=images.optimizer(RATE), ema_decay=EMA)
     return images.jaxgen(config, data, STEPS, "bits_per_dim/exact", LABEL)
 

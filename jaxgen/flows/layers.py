@@ -133,11 +133,12 @@ class CouplingNet(nn.Module):
         return Conv(self.features, side, kernel_init=nn.initializers.zeros, name="last")(x)
 
 
-def coupling(kind: Coupling, width: int, num_bins: int) -> Layer:
+def coupling(kind: Coupling, width: int, num_bins: int, min_scale: float = 0.0) -> Layer:
     """The first half of the channels moves the others (section 3.3).
 
-    `affine`: y_b = (x_b + t) s with s = sigmoid(r + 2), as in the authors' code, which keeps s below 1; `additive`:
-    y_b = x_b + t; `spline`: a rational-quadratic spline each; `none`: the identity.
+    `affine`: y_b = (x_b + t) s with s = m + (1 - m) sigmoid(r + 2), m the `min_scale`. The authors' code has m = 0;
+    then the inverse, which divides by s, explodes for some noise (Behrmann et al. 2021, arXiv 2006.09347, section 4).
+    `additive`: y_b = x_b + t; `spline`: a rational-quadratic spline each; `none`: the identity.
     """
     if kind == "none":
         return Layer(lambda key, x: {}, lambda params, x: (x, jnp.zeros(x.shape[:1])), lambda params, y: y)
@@ -153,10 +154,15 @@ def coupling(kind: Coupling, width: int, num_bins: int) -> Layer:
     def init(key, x):
         return net(x).init(key, x[:1, ..., : x.shape[-1] // 2])
 
+    def log_scale_of(raw):
+        if min_scale == 0:
+            return jax.nn.log_sigmoid(raw + 2.0)
+        return jnp.log(min_scale + (1.0 - min_scale) * jax.nn.sigmoid(raw + 2.0))
+
     def move(x, raw, inverse):
         if kind == "spline":
             return rational_quadratic(x, raw, _SPLINE_BOUND, inverse)
-        shift, log_scale = raw[..., 0], jax.nn.log_sigmoid(raw[..., -1] + 2.0) if kind == "affine" else jnp.zeros(())
+        shift, log_scale = raw[..., 0], log_scale_of(raw[..., -1]) if kind == "affine" else jnp.zeros(())
         y = x * jnp.exp(-log_scale) - shift if inverse else (x + shift) * jnp.exp(log_scale)
         return y, jnp.broadcast_to(log_scale, x.shape)
 

@@ -42,6 +42,8 @@ class FlowConfig:
     """`affine`, `additive`, `spline` (rational-quadratic) or `none`, which leaves a linear map whatever the depth."""
     convolution: Convolution = "plain"
     """Whether 1×1 convolutions keep their matrix as it is, `plain`, or as its factors, `lu`."""
+    min_scale: float = 0.5
+    """The least factor of an affine coupling, below 1; 0 as the paper has it, whose samples may overflow."""
     bins: int = 8
     """Bins of a spline."""
     remat: bool = False
@@ -55,6 +57,8 @@ def check_flow(cfg: FlowConfig, shape: tuple[int, ...]) -> None:
     for name, least in (("levels", 1), ("steps", 1), ("width", 1), ("bins", 2)):
         if getattr(cfg, name) < least:
             raise ValueError(f"method.net.{name}={getattr(cfg, name)} must be {least} or more")
+    if not 0 <= cfg.min_scale < 1:
+        raise ValueError(f"method.net.min_scale={cfg.min_scale} must lie in 0…1, and below 1")
     height, width, channels = shape
     if (height, width) == (1, 1):
         if channels < 2:
@@ -100,7 +104,7 @@ class Flow:
         step = chain(
             actnorm=actnorm(),
             convolution=convolution(cfg.convolution),
-            coupling=coupling(cfg.coupling, cfg.width, cfg.bins),
+            coupling=coupling(cfg.coupling, cfg.width, cfg.bins, cfg.min_scale),
         )
         self._steps = repeat(self._constrained(step), cfg.steps, cfg.remat)
         self._squeezes = shape[:2] != (1, 1)

@@ -21,13 +21,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from jaxgen.sharding import constrain
 from jaxgen.words.huffman import Paths
 from jaxgen.words.noise import Alias, draw_alias
-from jaxgen.words.windows import Chunk
+from jaxgen.words.windows import Chunk, Pairs
 
 COLUMNS = ("fsdp", "tensor")
 RULES = ((r"params/", P(None, COLUMNS)),)  # a table's rows are read by all devices; its columns can be split
@@ -142,20 +141,18 @@ def window_terms(chunk: Chunk, targets: Targets) -> Terms:
     )
 
 
-def pair_terms(chunk: Chunk, key: jax.Array, noise: Alias, num: int) -> Terms:
-    """Skip-gram with negative sampling to the letter: every pair of words draws `num` noise words of its own."""
-    size, length, span = chunk.mask.shape
-    window = (span - length) // 2
-    offsets = np.delete(np.arange(2 * window + 1), window)
-    places = np.arange(length)[:, None] + offsets  # [C, 2w], in the span
-    inputs = chunk.tokens[:, places].reshape(size, -1)  # [B, C 2w]
-    weight = jnp.take_along_axis(chunk.mask, jnp.asarray(places)[None], 2).astype(jnp.float32).reshape(size, -1)
-    center = jnp.repeat(chunk.tokens[:, window : window + length], 2 * window, axis=1)
+def pair_terms(pairs: Pairs, index: jax.Array, chunk: int, key: jax.Array, noise: Alias, num: int) -> Terms:
+    """Skip-gram with negative sampling to the letter: every pair of words draws `num` noise words of its own.
+
+    Chunk number `index` of the `pairs`, `chunk` of every row.
+    """
+    center, neighbor, there = (jax.lax.dynamic_slice_in_dim(x, index * chunk, chunk, 1) for x in pairs[:3])
+    size, weight = len(center), there.astype(jnp.float32)
     targets = noise_targets(center, key, noise, num, 0)
     weigh = lambda weights: weights * weight[..., None]
     return Terms(
-        inputs=inputs,
-        documents=chunk.document[:, :0],
+        inputs=neighbor,
+        documents=jnp.zeros((size, 0), jnp.int32),
         pool=None,
         own=targets.own,
         own_pos=weigh(targets.own_pos),

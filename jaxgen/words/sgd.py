@@ -26,9 +26,10 @@ from jaxgen.words.objective import (
     gather,
     losses,
     noise_targets,
+    pair_terms,
     path_targets,
 )
-from jaxgen.words.windows import Chunk, Side, close_up, take_chunk
+from jaxgen.words.windows import Chunk, Side, Text, close_up, pair_up, take_chunk
 
 if TYPE_CHECKING:
     from jaxgen.data import Spec
@@ -143,6 +144,16 @@ def row_rates(cfg: WalkConfig, rate: jax.Array, shares: Mapping[str, np.ndarray]
     return {name: rates(name, share) for name, share in shares.items()}
 
 
+def read_text(
+    cfg: WalkConfig, vocabulary: Vocabulary, batch: Tables, key: jax.Array, *, balance: bool
+) -> tuple[Text, jax.Array]:
+    """The words of a batch that subsampling leaves, and the key of what is drawn later."""
+    key_keep, key_chunks = jax.random.split(key)
+    tokens = batch["tokens"]
+    keep = jax.random.uniform(key_keep, tokens.shape) < jnp.asarray(vocabulary.keep)[tokens]
+    return close_up(batch, keep & (batch["segment"] > 0), cfg.window, cfg.chunk, balance=balance), key_chunks
+
+
 def walk(
     cfg: WalkConfig,
     vocabulary: Vocabulary,
@@ -154,16 +165,31 @@ def walk(
     balance: bool = True,
 ) -> tuple[jax.Array, TermsAt]:
     """The chunks of a batch: how many there are, and the terms of number i, a pure function of i and the key."""
-    key_keep, key_chunks = jax.random.split(key)
-    tokens = batch["tokens"]
-    keep = jax.random.uniform(key_keep, tokens.shape) < jnp.asarray(vocabulary.keep)[tokens]
-    text = close_up(batch, keep & (batch["segment"] > 0), cfg.window, cfg.chunk, balance=balance)
+    text, key_chunks = read_text(cfg, vocabulary, batch, key, balance=balance)
 
     def terms_at(index: Any) -> Terms:
         key_window, key_noise = jax.random.split(jax.random.fold_in(key_chunks, index))
         return terms_of(take_chunk(text, index, key_window, cfg.window, cfg.chunk, side), key_noise)
 
     return text.num_chunks, terms_at
+
+
+def walk_pairs(
+    cfg: WalkConfig, vocabulary: Vocabulary, batch: Tables, key: jax.Array, *, balance: bool = True
+) -> tuple[jax.Array, TermsAt]:
+    """As `walk`, pair by pair: a chunk has as many pairs as `cfg.chunk` words have on average."""
+    assert vocabulary.noise is not None
+    noise, chunk = vocabulary.noise, mean_pairs(cfg)
+    text, key_pairs = read_text(cfg, vocabulary, batch, key, balance=balance)
+    key_window, key_noise = jax.random.split(key_pairs)
+    pairs = pair_up(text, key_window, cfg.window, chunk, balance=balance)
+    terms_at = lambda i: pair_terms(pairs, i, chunk, jax.random.fold_in(key_noise, i), noise, cfg.num_negatives)
+    return pairs.num_chunks, terms_at
+
+
+def mean_pairs(cfg: WalkConfig) -> int:
+    """Pairs of `cfg.chunk` words on average: a window of radius 1 … w has w + 1 words."""
+    return cfg.chunk * (cfg.window + 1)
 
 
 def first_vectors(key: jax.Array, num: int, dim: int) -> jax.Array:

@@ -41,6 +41,19 @@ class Chunk(NamedTuple):
     """Whether a place lies in a center's window, bool [B, C, S]."""
 
 
+class Pairs(NamedTuple):
+    """Words and the words in their windows, pair by pair, in the order of the text."""
+
+    center: jax.Array
+    """int32 [B, N]."""
+    neighbor: jax.Array
+    """int32 [B, N]."""
+    there: jax.Array
+    """Whether there is a pair, bool [B, N]."""
+    num_chunks: jax.Array
+    """Chunks until the end of the longest row, a scalar."""
+
+
 def close_up(batch: Mapping[str, jax.Array], keep: jax.Array, window: int, chunk: int, *, balance: bool) -> Text:
     """The kept words of a batch, closed up: windows are taken after words have gone, as in the authors' program.
 
@@ -51,13 +64,7 @@ def close_up(batch: Mapping[str, jax.Array], keep: jax.Array, window: int, chunk
       balance: whether the words that are left are dealt out to rows of one length, or stay in their rows.
     """
     size, length = keep.shape
-    if balance:
-        place = jnp.cumsum(keep.ravel()).reshape(size, length) - 1
-        longest = jnp.maximum(-(-keep.sum() // size), 1)
-        row, column = place // longest, place % longest
-    else:
-        row, column = jnp.arange(size)[:, None], jnp.cumsum(keep, 1) - 1
-        longest = keep.sum(1).max()
+    row, column, longest = _places(keep, balance)
     width = -(-length // chunk) * chunk + 2 * window
     column = jnp.where(keep, column + window, width)  # what goes is written nowhere
     segment = batch["segment"] + (length + 1) * jnp.arange(size)[:, None]
@@ -85,3 +92,34 @@ def take_chunk(text: Text, index: jax.Array, key: jax.Array, window: int, chunk:
     there = segment[:, centers] > 0
     together = (segment[:, None, :] == segment[:, centers, None]) & there[..., None]
     return Chunk(tokens, document[:, centers], there, near & together)
+
+
+def pair_up(text: Text, key: jax.Array, window: int, chunk: int, *, balance: bool) -> Pairs:
+    """Every center with every word of its window, cut as in `take_chunk`; rows have room for whole chunks of pairs.
+
+    With `balance` they are dealt out to rows of one length, in the order of the text; else they stay in their rows.
+    """
+    size, width = text.tokens.shape
+    num = width - 2 * window
+    centers = slice(window, window + num)
+    segment = text.segment[:, centers]
+    radius = jax.random.randint(key, (size, num), 1, window + 1)
+    offsets = [offset for offset in range(-window, window + 1) if offset]
+    beside = lambda x: jnp.stack([x[:, window + o : window + o + num] for o in offsets], -1)  # [B, W, 2 window]
+    near = jnp.abs(jnp.asarray(offsets))[None, None] <= radius[..., None]
+    there = (near & (beside(text.segment) == segment[..., None]) & (segment > 0)[..., None]).reshape(size, -1)
+    center = jnp.repeat(text.tokens[:, centers], len(offsets), 1)
+    room = -(-there.shape[1] // chunk) * chunk
+    row, column, longest = _places(there, balance)
+    put = lambda x: jnp.zeros((size, room), x.dtype).at[row, jnp.where(there, column, room)].set(x, mode="drop")
+    return Pairs(put(center), put(beside(text.tokens).reshape(size, -1)), put(there), -(-longest // chunk))
+
+
+def _places(keep: jax.Array, balance: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Where what is kept of [B, T] goes when it closes up: its row and column, and the length of the longest row."""
+    size, length = keep.shape
+    if not balance:
+        return jnp.arange(size)[:, None], jnp.cumsum(keep, 1) - 1, keep.sum(1).max()
+    place = jnp.cumsum(keep.ravel()).reshape(size, length) - 1
+    longest = jnp.maximum(-(-keep.sum() // size), 1)
+    return place // longest, place % longest, longest

@@ -24,17 +24,19 @@ import jax.numpy as jnp
 from jaxgen.config import check_choice
 from jaxgen.data.condition import asked_or
 from jaxgen.method import Method
-from jaxgen.words.objective import RULES, Terms, pair_terms, pooled_terms, window_terms
+from jaxgen.words.objective import RULES, Terms, pooled_terms, window_terms
 from jaxgen.words.sgd import (
     WalkConfig,
     check_walk,
     descend_walk,
     first_vectors,
     make_vocabulary,
+    mean_pairs,
     rate_at,
     row_rates,
     walk,
     walk_losses,
+    walk_pairs,
 )
 from jaxgen.words.vectors import neighbors
 from jaxgen.words.windows import Chunk
@@ -81,15 +83,20 @@ def make(cfg: Config, spec: Spec) -> Method:
         raise ValueError(f"method.sample.num_neighbors must lie in 1…{size - 1}, and below the {size} words there are")
 
     shares = {"input": vocabulary.kept, "output": vocabulary.answers}
-    pairs = cfg.chunk * (cfg.window + 1 if cfg.objective == "skip_gram" else 1)  # the mean window has window + 1 words
+    pairs = mean_pairs(cfg) if cfg.objective == "skip_gram" else cfg.chunk
 
     def terms_of(chunk: Chunk, key: jax.Array) -> Terms:
         center = chunk.tokens[:, cfg.window : cfg.window + cfg.chunk]
         if cfg.objective == "cbow":
             return pooled_terms(chunk, vocabulary.targets(cfg, center, key), documents=False)
-        if vocabulary.noise is not None and not cfg.shared_negatives:
-            return pair_terms(chunk, key, vocabulary.noise, cfg.num_negatives)
         return window_terms(chunk, vocabulary.targets(cfg, center, key))
+
+    apart = cfg.objective == "skip_gram" and cfg.softmax == "negative" and not cfg.shared_negatives
+
+    def chunks_of(batch, key, balance=True):
+        if apart:
+            return walk_pairs(cfg, vocabulary, batch, key, balance=balance)
+        return walk(cfg, vocabulary, batch, key, terms_of, balance=balance)
 
     def init(key, batch, warm=None):
         output = jnp.zeros((len(vocabulary.answers), cfg.dim))
@@ -99,7 +106,7 @@ def make(cfg: Config, spec: Spec) -> Method:
     def step(state, batch, key):
         rate = rate_at(cfg, state["count"])
         rates = row_rates(cfg, rate, shares, len(batch["tokens"]), pairs)
-        params, loss = descend_walk(state["params"], *walk(cfg, vocabulary, batch, key, terms_of), rates)
+        params, loss = descend_walk(state["params"], *chunks_of(batch, key), rates)
         return {"params": params, "count": state["count"] + 1}, {"loss": loss, "learning_rate": rate}
 
     def sample(state, key, num, cond=None):
@@ -110,7 +117,7 @@ def make(cfg: Config, spec: Spec) -> Method:
         return {"tokens": tokens, "similarity": similarity}
 
     def evaluate(state, batch, key):
-        chunks = walk(cfg, vocabulary, batch, key, terms_of, balance=False)
+        chunks = chunks_of(batch, key, balance=False)
         return {"loss": walk_losses(state["params"], *chunks, len(batch["tokens"]))}
 
     return Method(init, step, sample, evaluate, ("tokens", "segment"), RULES, conditions=("word",))

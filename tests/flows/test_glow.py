@@ -33,6 +33,7 @@ LAYERS = {
     "plain": convolution("plain"),
     "lu": convolution("lu"),
     "affine": coupling("affine", 8, 4),
+    "affine, least scale": coupling("affine", 8, 4, 0.5),
     "additive": coupling("additive", 8, 4),
     "spline": coupling("spline", 8, 4),
 }

@@ -11,7 +11,7 @@ import pytest
 from jaxgen.words import objective
 from jaxgen.words.huffman import huffman
 from jaxgen.words.noise import alias_table, noise_probability
-from jaxgen.words.windows import close_up, take_chunk
+from jaxgen.words.windows import close_up, pair_up, take_chunk
 
 V, D, WINDOW, CHUNK, K = 7, 3, 2, 4, 3
 COUNTS = (30, 20, 10, 8, 6, 3, 1)
@@ -28,9 +28,16 @@ def tables(size=V):
     return {name: jax.random.normal(key, (rows[name], D)) for name, key in zip(rows, keys, strict=True)}
 
 
-def chunk_of(index=0, side="both"):
+def text_of():
     batch = {"tokens": jnp.asarray(TOKENS), "segment": jnp.asarray(SEGMENT), "document": jnp.asarray(DOCUMENT)}
-    text = close_up(batch, batch["segment"] > 0, WINDOW, CHUNK, balance=False)
+    return close_up(batch, batch["segment"] > 0, WINDOW, CHUNK, balance=False)
+
+
+PAIRS = pair_up(text_of(), jax.random.key(5), WINDOW, 6, balance=False)
+
+
+def chunk_of(index=0, side="both"):
+    text = text_of()
     return jax.device_get(take_chunk(text, index, jax.random.key(5), WINDOW, CHUNK, side))
 
 
@@ -44,7 +51,7 @@ def targets_of(chunk, softmax, shared=5):
 def terms_of(kind, softmax, shared=5, chunk=None):
     chunk = chunk_of() if chunk is None else chunk
     if kind == "pairs":
-        return objective.pair_terms(chunk, jax.random.key(9), NOISE, K)
+        return objective.pair_terms(PAIRS, 1, 6, jax.random.key(9), NOISE, K)
     if kind == "window":
         return objective.window_terms(chunk, targets_of(chunk, softmax, shared))
     targets = targets_of(chunk, softmax, shared)
@@ -68,10 +75,28 @@ def surroundings(chunk, row, c):
     return [int(t) for t, m in zip(chunk.tokens[row], chunk.mask[row, c], strict=True) if m]
 
 
+def predictions(kind, chunk, terms, t, row):
+    """A row's centers, the vectors that predict them, and the noise words that each pair has to itself."""
+    if kind == "pairs":
+        for place in range(6, 12):
+            if PAIRS.there[row, place]:
+                own = terms.own[row, place - 6]
+                assert own[0] == PAIRS.center[row, place]
+                yield (
+                    int(own[0]),
+                    np.asarray(t["input"])[int(PAIRS.neighbor[row, place])],
+                    [(int(n), 1) for n in own[1:]],
+                )
+        return
+    for c in range(CHUNK):
+        for h in hidden_vectors(kind, chunk, t, row, c):
+            yield int(chunk.tokens[row, WINDOW + c]), h, [(int(n), 1) for n in terms.own[row, c, 1:]]
+
+
 def hidden_vectors(kind, chunk, t, row, c):
     x, d = np.asarray(t["input"]), np.asarray(t["document"])[int(chunk.document[row, c])]
     around = [x[w] for w in surroundings(chunk, row, c)]
-    if kind in ("window", "pairs"):
+    if kind == "window":
         return around
     pool = {"cbow": around, "dm": [*around, d], "document": [d]}[kind]
     return [np.mean(pool, 0)] if pool and chunk.there[row, c] else []
@@ -90,19 +115,9 @@ def test_losses_are_those_of_plain_loops(kind, softmax, shared):
     chunk, t = chunk_of(), tables(V - 1 if softmax == "hierarchical" else V)
     terms, u = jax.device_get(terms_of(kind, softmax, shared)), np.asarray(t["output"], np.float64)
     sums, counts = np.zeros(2), np.zeros(2)
-    for row, c in itertools.product(range(2), range(CHUNK)):
-        center = int(chunk.tokens[row, WINDOW + c])
-        for number, h in enumerate(hidden_vectors(kind, chunk, t, row, c)):
-            noise = ()
-            if softmax == "negative" and shared:
-                noise = [(int(n), K / shared) for n in terms.shared[row, -shared:]]
-            elif softmax == "negative":
-                place = c
-                if kind == "pairs":  # which of the 2·WINDOW pairs of this center it is
-                    offsets = [o for o in range(2 * WINDOW + 1) if o != WINDOW and chunk.mask[row, c, c + o]]
-                    place = c * 2 * WINDOW + (offsets[number] - (offsets[number] > WINDOW))
-                noise = [(int(n), 1) for n in terms.own[row, place, 1:]]
-                assert int(terms.own[row, place, 0]) == center
+    for row in range(2):
+        for center, h, own in predictions(kind, chunk, terms, t, row):
+            noise = [(int(n), K / shared) for n in terms.shared[row, -shared:]] if shared else own
             sums[row] += word_loss(center, h, u, softmax, noise)
             counts[row] += 1
     np.testing.assert_array_equal(terms.predictions, counts)

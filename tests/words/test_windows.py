@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen.words.windows import close_up, take_chunk
+from jaxgen.words.windows import close_up, pair_up, take_chunk
 
 WINDOW, CHUNK = 2, 3
 TOKENS = jnp.array([[1, 2, 3, 4, 5, 6, 7], [8, 9, 10, 11, 12, 13, 14]])
@@ -71,3 +71,36 @@ def test_windows_hold_the_sentences_words_within_their_radius(side):
                     reach.append(possible.index(inside) + 1)
     counts = np.bincount(reach, minlength=window + 1)
     assert counts[0] == 0 and len(counts) == window + 1 and counts[1:].min() > rows / window / 2
+
+
+@pytest.mark.parametrize("balance", [False, True])
+def test_pairs_are_the_words_of_windows_in_the_texts_order(balance):
+    """Against a loop over all places; every radius occurs as often as another."""
+    rows, window, chunk = 200, 3, 7
+    tokens = jnp.tile(jnp.arange(1, 12)[None], (rows, 1)) + 11 * jnp.arange(rows)[:, None]
+    segment = jnp.tile(jnp.array([1] * 7 + [2] * 3 + [0])[None], (rows, 1))
+    text = close_up({"tokens": tokens, "segment": segment}, segment > 0, window, 4, balance=False)
+    found = jax.device_get(pair_up(text, jax.random.key(0), window, chunk, balance=balance))
+    assert found.center.shape[1] % chunk == 0 and found.there[:, int(found.num_chunks) * chunk :].sum() == 0
+    counts = found.there.sum(1)
+    assert (found.there == (np.arange(found.there.shape[1]) < counts[:, None])).all()  # closed up
+    if balance:
+        most = -(-counts.sum() // rows)
+        np.testing.assert_array_equal(counts, np.clip(counts.sum() - most * np.arange(rows), 0, most))
+    else:
+        assert ((found.center - 1) // 11 == np.arange(rows)[:, None])[found.there].all()
+    pairs = list(zip(found.center[found.there] - 1, found.neighbor[found.there] - 1, strict=True))
+    reach, start = [], 0
+    for place in (11 * row + place for row in range(rows) for place in range(10)):
+        stop = start
+        while stop < len(pairs) and pairs[stop][0] == place:
+            stop += 1
+        inside = [int(neighbor) for _, neighbor in pairs[start:stop]]
+        first = place - place % 11
+        sentence = range(first, first + 7) if place < first + 7 else range(first + 7, first + 10)
+        possible = [[q for q in sentence if 0 < abs(q - place) <= r] for r in range(1, window + 1)]
+        assert inside in possible
+        if place % 11 == 3:
+            reach.append(possible.index(inside))
+        start = stop
+    assert start == len(pairs) and np.bincount(reach).min() > rows / window / 2
