@@ -14,9 +14,9 @@ from jaxgen.optimizer import AdamWConfig
 config = Experiment(
     method=glow.Config(
         net=FlowConfig(levels=2, steps=12, width=64),
-        optimizer=AdamWConfig(learning_rate=4e-3, warmup_steps=200, decay_steps=16000),
+        optimizer=AdamWConfig(learning_rate=4e-3, warmup_steps=200, decay_steps=14000),
         sample=glow.SampleConfig(temperature=0.7),
     ),
     data=Images("fashion"),
-    train=TrainConfig(steps=16000, batch_size=32, log_every=100, sample_every=4000, eval_every=2000, save_every=1000),
+    train=TrainConfig(steps=14000, batch_size=32, log_every=100, sample_every=4000, eval_every=2000, save_every=1000),
 )

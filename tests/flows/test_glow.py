@@ -294,6 +294,7 @@ def spec_of(*shape):
         ({"net": FlowConfig(coupling="afine")}, (28, 28, 1), "did you mean affine"),
         ({"net": FlowConfig(convolution="LU")}, (28, 28, 1), "method.net.convolution"),
         ({"net": FlowConfig(steps=0)}, (28, 28, 1), "method.net.steps=0 must be 1 or more"),
+        ({"net": FlowConfig(min_scale=1.0)}, (28, 28, 1), "min_scale=1.0 must lie in 0…1"),
         ({"sample": glow.SampleConfig(-1.0)}, (28, 28, 1), "sample.temperature=-1.0"),
         ({"accumulate": 0}, (28, 28, 1), "accumulate=0"),
     ],
