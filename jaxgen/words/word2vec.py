@@ -16,7 +16,7 @@ it takes a learning rate about `window` times as high.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ from jaxgen.data.condition import asked_or
 from jaxgen.method import Method
 from jaxgen.words.objective import RULES, Terms, pooled_terms, window_terms
 from jaxgen.words.sgd import (
+    TermsAt,
     WalkConfig,
     check_walk,
     descend_walk,
@@ -93,7 +94,7 @@ def make(cfg: Config, spec: Spec) -> Method:
 
     apart = cfg.objective == "skip_gram" and cfg.softmax == "negative" and not cfg.shared_negatives
 
-    def chunks_of(batch, key, balance=True):
+    def chunks_of(batch: Any, key: jax.Array, balance: bool = True) -> tuple[jax.Array, TermsAt]:
         if apart:
             return walk_pairs(cfg, vocabulary, batch, key, balance=balance)
         return walk(cfg, vocabulary, batch, key, terms_of, balance=balance)
