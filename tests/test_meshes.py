@@ -260,6 +260,6 @@ def test_a_flow_starts_from_the_whole_batch_and_trains_as_on_one_device():
     for path, x in harness.leaves(expected).items():
         np.testing.assert_allclose(harness.leaves(params)[path], x, rtol=1e-4, atol=1e-4, err_msg=path)
     scale = expected["steps_0"]["actnorm"]["log_scale"]
-    assert np.abs(scale).min() > 0.05  # a start from nothing would be zero
+    assert np.abs(scale).min() > 0.01  # a start from nothing would be zero
     np.testing.assert_allclose(metrics[:, 0], reference[:, 0], rtol=2e-5)
     np.testing.assert_allclose(metrics[:, 1], reference[:, 1], rtol=1e-3)

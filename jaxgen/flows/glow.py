@@ -9,11 +9,12 @@ spread evenly over its bin, x = (pixel + u) / levels − ½ with u ~ U[0, 1), an
 pixel.
 
 Deviations: rational-quadratic splines as couplings (Durkan et al. 2019, arXiv 1906.04032), if asked; Adam with a
-warm-up and clipped gradients; samples and metrics by an average of the weights; no actnorm inside the coupling's
-networks and no learned gain behind their last layer, which the authors' code has and the paper does not mention.
+warm-up and clipped gradients; a least scale of couplings (`net.min_scale`), without which samples overflow; samples
+and metrics by an average of the weights; no actnorm inside the coupling's networks and no learned gain behind their
+last layer, which the authors' code has and the paper does not mention.
 Lecture errata: E13 (a cascade of 1×1 convolutions is one linear map and gains nothing: it is the coupling that makes
-depth count; `net.coupling="none"` shows it), E14 (log|det| of the 1×1 convolution is H·W·log|det W|: not the power, nor
-without the absolute value).
+depth count; `net.coupling="none"` shows it), E14 (log|det| of the 1×1 convolution is H·W·log|det W|: the lecture's
+det(W)^(W·H) lacks the absolute value, and its W is matrix and width).
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ def test_every_actnorm_of_a_flow_sees_the_batch_as_it_arrives_on_eight_devices_t
     def advance(params, x):
         white, _ = actnorm().forward(params["actnorm"], x)
         x, _ = convolution("plain").forward(params["convolution"], white)
-        return white, coupling("affine", 8, 8).forward(params["coupling"], x)[0]
+        return white, coupling("affine", 8, 8, NET.min_scale).forward(params["coupling"], x)[0]
 
     for step in range(2):
         white, x = advance(jax.tree.map(lambda p, step=step: p[step], eight["steps_0"]), x)
