@@ -3,8 +3,8 @@
 Forward, backward, clipped gradients, AdamW and the weights' average on 64 images in float32; the flows of
 configs/glow_fashion.py and configs/glow_faces.py, affine with plain 1×1 convolutions and no least scale, beside those
 of normflows with as many levels, steps and hidden channels. What a level hands out has a prior that is a convolution of
-the rest in ours, as in the paper, and a mean and a scale for each channel in normflows. The bits are those of a channel of a test
-image's pixel after 200 steps.
+the rest in ours, as in the paper, and a mean and a scale for each channel in normflows. The bits are those of a channel
+of a test image's pixel after 200 steps.
 """
 
 import math
