@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -192,10 +193,29 @@ def train(kind: str, size: int, texts: Iterable[str]) -> Tokenizer:
     else:
         if size < 100:
             raise ValueError(f"a WordPiece vocabulary of {size} tokens has no room for letters: 100 are the least")
-        inner = bert(models.WordPiece(unk_token="[UNK]"), lowercase=True)
-        trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=list(WORDPIECE), show_progress=False)
+        inner, texts = bert(models.WordPiece(unk_token="[UNK]"), lowercase=True), list(texts)
+        # The trainer numbers letters inside words as its hash table yields them, and breaks ties by these numbers:
+        # given beforehand, the same texts have the same vocabulary in every process.
+        fixed = [*WORDPIECE, *(f"##{letter}" for letter in _inner_letters(inner, texts))]
+        trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=fixed, show_progress=False)
+        inner.train_from_iterator(texts, trainer)
+        inner = bert(models.WordPiece(inner.get_vocab(), unk_token="[UNK]"), lowercase=True)
+        inner.add_special_tokens(list(WORDPIECE))
+        return Tokenizer(wrap(inner))
     inner.train_from_iterator(texts, trainer)
     return Tokenizer(wrap(inner))
+
+
+def _inner_letters(inner: Any, texts: Sequence[str], most: int = 1000) -> list[str]:
+    """The letters behind the first of a word; of more than the trainer's `most` those that occur oftenest."""
+    words: Counter[str] = Counter()
+    for text in texts:
+        words.update(word for word, _ in inner.pre_tokenizer.pre_tokenize_str(inner.normalizer.normalize_str(text)))
+    counts: Counter[str] = Counter()
+    for word, num in words.items():
+        for letter in word[1:]:
+            counts[letter] += num
+    return sorted(sorted(counts, key=lambda letter: (-counts[letter], letter))[:most])
 
 
 def bert(model: Any, lowercase: bool) -> Any:

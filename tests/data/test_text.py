@@ -126,6 +126,13 @@ def test_wordpiece():
     assert 4 not in inner.encode("[MASK]"), "a document spelled a blank"
 
 
+@pytest.mark.parametrize("kind, size", [("wordpiece", 120), ("bpe", 300)])
+def test_equal_texts_have_equal_vocabularies(kind, size):
+    """Of words that are all equally frequent, so that the trainer has only ties to break."""
+    texts = ["ann apples bob pears cy figs dora plums"] * 4
+    assert len({tokenizer.train(kind, size, texts).saved for _ in range(5)}) == 1
+
+
 def test_files_of_gpt2_and_bert(tmp_path):
     """Their formats, by hand: byte-level pairs with merges, and WordPiece by lines."""
     letters = ["a", "b", "c", "Ġ"]

@@ -39,12 +39,12 @@ def method(data):
 
 @pytest.fixture(scope="module")
 def trained(data, method):
-    """The first and the last state of 500 steps, and their metrics."""
+    """The first and the last state of 1000 steps, and their metrics."""
     read = lambda step: batch_at(data, seed=0, step=step, batch_size=16, keys=method.reads)
     first = jax.jit(method.init)(jax.random.key(0), read(0))
     state, step, lines = first, jax.jit(method.step), []
     with jax.debug_key_reuse(False):  # whose checks take longer than so small a step
-        for i in range(500):
+        for i in range(1000):
             state, metrics = step(state, read(i), jax.random.key(i))
             lines.append(metrics)
     return first, state, [{name: float(value) for name, value in line.items()} for line in lines]

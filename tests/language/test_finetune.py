@@ -20,9 +20,9 @@ from toy_texts import story_file
 
 FOLDER = Path(story_file()).parent
 OWNERS, VERBS = {"ann": "apples", "bob": "pears"}, ("buys", "eats")
-NET = dataclasses.replace(BERT, num_layers=1, width=32, num_heads=2, context=16, dropout=0.0)
-CONFIG = finetune.Config(net=NET, optimizer=AdamWConfig(3e-3, 10))
-STEPS = {"text": 100, "pair": 300, "span": 200, "tag": 100}  # whether two words are the same is the hardest
+NET = dataclasses.replace(BERT, num_layers=2, width=32, num_heads=2, context=16, dropout=0.0)
+CONFIG = finetune.Config(net=NET, optimizer=AdamWConfig(1e-3, 10))
+STEPS = {"text": 100, "pair": 400, "span": 200, "tag": 100}  # whether two words are the same is the hardest
 
 
 def line(kind, rng):
