@@ -11,15 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import images
 from benchmarks.program import Program
+from benchmarks.training import training
 
 DATA, SIDE, CODE, WIDTHS, EMA = "fashion", 28, 64, (64, 128), 0.999
 
 
 def prepare(folder: Path) -> None:
     """Writes the images that the peers read."""
-    from benchmarks import images
-
     images.prepare(folder, (DATA,))
 
 
@@ -28,7 +28,6 @@ def jaxgen(config: Any, batch: int) -> Program:
     import jax
     import numpy as np
 
-    from benchmarks.training import training
     from jaxgen import catalog
     from jaxgen.data import Images
     from jaxgen.flops import model_flops

@@ -9,8 +9,9 @@ manifold share a label, so the classifier's logits h should not change along the
 Lecture errata, corrected: E8 (the tangents are columns of V, not rows), E9 (the derivatives are squared: their sum is
 signed and has no lower bound).
 
-Deviations: the tangents come from the encoder of any autoencoder of this package, frozen and named by `init_from`, and
-are found anew at each image. Few labels are a matter of the data: a large `data.validation` leaves few to train on.
+Deviations: the tangents come from the encoder of a plain, denoising or contractive autoencoder, frozen and named by
+`init_from`, and are found anew at each image. Few labels are a matter of the data: a large `data.validation` leaves few
+to train on.
 """
 
 from __future__ import annotations

@@ -105,12 +105,10 @@ def iterate(
 
     def rows(chunk: Any, h: jax.Array) -> tuple[Any, jax.Array]:
         x, w, mask = chunk
-        if is_gram and solver == "mu":  # as `mu`, with w as it lies; behind a barrier, x hᵀ stays a product of its own
-            num = jax.lax.optimization_barrier(matmul(x, h.T))
-            w = w * num / (matmul(w, matmul(h, h.T)) + EPS)
-        else:
-            across = None if mask is None else mask.T
-            w = update(w.T, products(x.T, h.T, w.T, across, loss), solver, is_gram).T
+        num, den = products(x.T, h.T, w.T, None if mask is None else mask.T, loss)
+        if is_gram and solver == "mu":
+            num = jax.lax.optimization_barrier(num.T).T  # a product of its own, as w lies
+        w = update(w.T, (num, den), solver, is_gram).T
         return products(x, w, h, mask, loss), w
 
     found, w = over_rows(rows, (x, w, mask), h)

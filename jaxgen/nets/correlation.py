@@ -65,9 +65,8 @@ def _shifted_sum(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
     exact = jnp.promote_types(x.dtype, jnp.float32)
     x_pad = jax.lax.pad(x.astype(exact), jnp.zeros((), exact), [(0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)])
     rows, columns = x_pad.shape[1] - height + 1, x_pad.shape[2] - width + 1
-    shift = lambda i, j: x_pad[:, i : i + rows, j : j + columns] * kernel[i, j].astype(exact)[None, None]
     total = jnp.zeros((), exact)
     for i in range(height):
         for j in range(width):
-            total += shift(i, j)
+            total += x_pad[:, i : i + rows, j : j + columns] * kernel[i, j].astype(exact)[None, None]
     return total.astype(x.dtype)
