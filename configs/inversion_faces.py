@@ -17,7 +17,7 @@ from jaxgen.optimizer import AdamWConfig
 config = Experiment(
     method=inversion.Config(
         code=64,
-        gen=GeneratorConfig(widths=(192, 96), norm="batch"),
+        gen=GeneratorConfig("resnet", widths=(96, 64), norm="batch"),
         encoder=AutoencoderConfig("conv", widths=(32, 64, 128)),
         optimizer=AdamWConfig(learning_rate=1e-3, warmup_steps=100, decay_steps=4000),
     ),

@@ -12,18 +12,18 @@ from jaxgen.gans import wgan
 from jaxgen.gans.networks import CriticConfig, GeneratorConfig
 from jaxgen.gans.optimizers import PlayerConfig
 
-rate = PlayerConfig(learning_rate=3e-4, b1=0.0, b2=0.9, decay_steps=6000)
+# One descent each, the critic three times as fast (Heusel et al. 2017, arXiv 1706.08500), in place of five to one.
 config = Experiment(
     method=wgan.Config(
         code=64,
-        num_critic=3,
-        gen=GeneratorConfig(widths=(192, 96), norm="batch"),
+        num_critic=1,
+        gen=GeneratorConfig("resnet", widths=(96, 64), norm="batch"),
         critic=CriticConfig(widths=(96, 192)),
-        gen_optimizer=rate,
-        critic_optimizer=rate,
+        gen_optimizer=PlayerConfig(learning_rate=1e-4, b1=0.0, b2=0.9, decay_steps=9000),
+        critic_optimizer=PlayerConfig(learning_rate=3e-4, b1=0.0, b2=0.9, decay_steps=9000),
         penalty="two_sided",
         penalty_weight=10.0,
     ),
     data=Images("faces", validation=960),
-    train=TrainConfig(steps=6000, batch_size=192, log_every=50, sample_every=1000, eval_every=1000, save_every=1000),
+    train=TrainConfig(steps=9000, batch_size=64, log_every=50, sample_every=1000, eval_every=1000, save_every=1000),
 )

@@ -13,6 +13,11 @@ def to_unit(image: jax.Array, levels: int) -> jax.Array:
     return image.astype(jnp.float32) * (2.0 / (levels - 1)) - 1.0
 
 
+def to_fraction(image: jax.Array, levels: int) -> jax.Array:
+    """Pixels 0 … levels-1 of any type → float32 in [0, 1]."""
+    return image.astype(jnp.float32) / (levels - 1)
+
+
 def to_pixels(x: jax.Array, levels: int) -> jax.Array:
     """[-1, 1], clipped, → the nearest of 0 … levels-1, uint8."""
     return jnp.round((jnp.clip(x, -1.0, 1.0) + 1.0) * ((levels - 1) / 2.0)).astype(jnp.uint8)
@@ -91,3 +96,8 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def nats_to_bits(nats: jax.Array) -> jax.Array:
     """Nats in bits."""
     return nats / math.log(2.0)
+
+
+def bits_per_dim(log_prob: jax.Array, dim: int, levels: int = 1) -> jax.Array:
+    """−log₂ p / D + log₂ levels, from log p in nats: bits per number of a pixel whose bin is 1 / levels wide."""
+    return -nats_to_bits(log_prob) / dim + math.log2(levels)

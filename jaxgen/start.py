@@ -51,7 +51,13 @@ def restore_sources(config: Experiment, method: Method, spec: Spec, abstract: An
         warm[name] = found.state
     if warm:
         batch = spec.batch(config.train.batch_size, method.reads)
-        given = by_path(jax.eval_shape(method.init, jax.random.key(0), batch, warm))
+        try:
+            given = by_path(jax.eval_shape(method.init, jax.random.key(0), batch, warm))
+        except KeyError as missing:
+            raise ValueError(
+                f"what init_from names ({', '.join(warm)}) does not fit: it has no {missing}, so the run is of another "
+                "method than the one this method starts from, or the subtree is another one"
+            ) from missing
         asked = by_path(abstract)
         layout = lambda leaves, p: f"{tuple(leaves[p].shape)} {leaves[p].dtype}" if p in leaves else "nothing"
         wrong = [p for p in sorted(given | asked) if layout(given, p) != layout(asked, p)]

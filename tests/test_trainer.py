@@ -224,6 +224,9 @@ def test_what_a_run_starts_from_has_the_dtypes_of_its_state(tmp_path):
     experiment = dataclasses.replace(KMEANS, init_from={"base": f"{tmp_path / 'base'}:count"})
     with pytest.raises(ValueError, match=r"count: \(\) float32 from there, \(\) bfloat16 in this method"):
         train_method(half, experiment, tmp_path / "half", **QUIET)
+    inside = half._replace(init=lambda key, batch, warm=None: {"count": {"y": 0}["x" if warm else "y"]})
+    with pytest.raises(ValueError, match=r"init_from names \(base\) does not fit: it has no 'x'"):
+        train_method(inside, experiment, tmp_path / "half", **QUIET)
     assert not (tmp_path / "half").exists()
 
 

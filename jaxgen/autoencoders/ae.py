@@ -1,6 +1,6 @@
 """Autoencoders (Hinton & Salakhutdinov 2006): an encoder c = f(x) of few numbers and a decoder a = g(c).
 
-  L(θ) = E_x ‖x − g(f(x))‖² / D,   the mean over the D numbers of an image, in [0, 1]:
+  L(θ) = E_x ‖x − g(f(x))‖² / D,   the mean over the D numbers of an image, in [0, 1] as PCA reads them:
 
 −log P(x | c) of a Gaussian decoder of fixed variance, but for scale and constant. Without hidden layers the optimum
 spans the principal components (Baldi & Hornik 1989). `denoising` and `contractive` are the same with a corrupted input
@@ -26,12 +26,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxgen.autoencoders.codes import between, draw_codes, with_moments
+from jaxgen.autoencoders.codes import draw_codes, rows, with_moments
 from jaxgen.autoencoders.tangents import intrinsic_dimension, tangent_vectors
 from jaxgen.data.condition import check_keys
 from jaxgen.method import Method, gradient_method
 from jaxgen.nets.autoencoder import AutoencoderConfig, Decoder, Encoder, check_autoencoder
-from jaxgen.numerics import to_pixels, to_unit
+from jaxgen.numerics import to_fraction, to_pixels
 from jaxgen.optimizer import AdamWConfig, adamw
 
 if TYPE_CHECKING:
@@ -95,11 +95,6 @@ class Autoencoder(nn.Module):
         return self.decode(self.encode(x))
 
 
-def read(image: jax.Array, levels: int) -> jax.Array:
-    """Pixels 0 … levels-1 of any type → float32 in [0, 1], as PCA reads them, so that errors compare."""
-    return 0.5 * (to_unit(image, levels) + 1.0)
-
-
 def write(x: jax.Array, levels: int) -> jax.Array:
     """[0, 1], clipped, → the nearest of 0 … levels-1, uint8."""
     return to_pixels(2.0 * x - 1.0, levels)
@@ -116,7 +111,7 @@ def check(cfg: Config, spec: Spec) -> None:
     ):
         if not fine:
             raise ValueError(f"method.{message}")
-    check_autoencoder(cfg.net, *spec.shape("image")[:2])
+    check_autoencoder("method.net", cfg.net, *spec.shape("image")[:2])
 
 
 def build(
@@ -132,14 +127,14 @@ def build(
     `sample` takes `known` uint8 [num, H, W, C], pictures to reconstruct: `frames` then has picture, corrupted picture
     (with `corrupt`) and reconstruction side by side, or what `cfg.sample` asks for, and `singular_values` [num, K] are
     those of the encoder's Jacobian; without pictures it decodes drawn codes. `evaluate` gives `loss`; `error`, the
-    squared error of the uncorrupted picture's reconstruction; with `penalty` that; and `intrinsic_dimension`, how many
-    singular values hold 0.9 of the squared spectrum.
+    squared error of the uncorrupted picture's reconstruction; with `penalty` the exact ‖∂f/∂x‖²_F; and
+    `intrinsic_dimension`, how many singular values hold 0.9 of the squared spectrum.
 
     Args:
       cfg: the options.
       spec: the data's description.
       corrupt: `(keys [B], x [B,H,W,C] in [0, 1]) -> x`, what the encoder is shown.
-      penalty: `(encode, x, keys [B]) -> Ω [B]`; the loss is (‖x − a‖² + `weight` Ω) / D.
+      penalty: `(encode, x, keys [B]) -> Ω [B]`, ‖∂f/∂x‖²_F or an estimate; the loss is (‖x − a‖² + `weight` Ω) / D.
       weight: λ.
 
     Raises:
@@ -168,10 +163,10 @@ def build(
         return {"loss": lost + weight / dim * omega, "error": lost, "penalty": omega}, z
 
     def init_params(key, batch, warm=None):
-        return net.init(key, read(batch["image"][:1], levels))
+        return net.init(key, to_fraction(batch["image"][:1], levels))
 
     def loss_fn(params, batch, keys):
-        values, z = terms(params, read(batch["image"], levels), keys)
+        values, z = terms(params, to_fraction(batch["image"], levels), keys)
         means = {name: value.mean() for name, value in values.items()}
         # The codes' moments need no second pass, if all of the batch went through the first as it is.
         return means.pop("loss"), means | ({"codes": z} if corrupt is None and cfg.accumulate == 1 else {})
@@ -180,9 +175,8 @@ def build(
         """All tangents of the encoder at x, and what it makes of them."""
         return tangent_vectors(lambda x: encode(params, x), x, min(cfg.code, dim))
 
-    def rows(params, z):
-        """Codes [B, n, K] decoded, [B, n, H, W, C]."""
-        return decode(params, z.reshape(-1, cfg.code)).reshape(*z.shape[:2], *shape)
+    def show(params, z):
+        return write(decode(params, z), levels)
 
     def sample(state, key, num, cond=None):
         check_keys(cond, "known")
@@ -192,10 +186,9 @@ def build(
                 raise ValueError("tangents are those of pictures: pass some, `--known test` for the first of the split")
             z = draw_codes(state["codes"], key, num)
             if not options.interpolate:
-                return {"image": write(decode(params, z), levels)}
-            frames = write(rows(params, between(z, options.interpolate)), levels)
-            return {"image": frames[:, 0], "frames": frames}
-        x = read(cond["known"], levels)
+                return {"image": show(params, z)}
+            return rows(lambda z: show(params, z), z, options.interpolate)
+        x = to_fraction(cond["known"], levels)
         shown = [x] if corrupt is None else [x, corrupt(jax.random.split(key, num), x)]
         found = spectrum(params, x)
         if options.tangents:
@@ -206,22 +199,24 @@ def build(
             return {"image": cond["known"], "frames": write(frames, levels), "singular_values": found.values}
         z = encode(params, shown[-1])
         if options.interpolate:
-            frames = write(rows(params, between(z, options.interpolate)), levels)
-            return {"image": frames[:, 0], "frames": frames}
+            return rows(lambda z: show(params, z), z, options.interpolate)
         frames = write(jnp.stack([*shown, decode(params, z)], 1), levels)
         return {"image": frames[:, -1], "frames": frames, "singular_values": found.values}
 
     def evaluate(state, batch, key):
-        x = read(batch["image"], levels)
+        x = to_fraction(batch["image"], levels)
         values, _ = terms(state["params"], x, jax.random.split(key, len(x)))
         values["error"] = error(x, net.apply(state["params"], x))
         found = spectrum(state["params"], x)
+        if penalty is not None:  # which training may estimate
+            values["penalty"] = jnp.square(found.values).sum(1)
+            values["loss"] = values["error"] + weight / dim * values["penalty"]
         values["intrinsic_dimension"] = intrinsic_dimension(found.values).astype(jnp.float32)
         return {name: (value, jnp.ones_like(value)) for name, value in values.items()}
 
     tx = adamw(cfg.optimizer)
     method = gradient_method(init_params, loss_fn, tx, sample, evaluate, accumulate=cfg.accumulate)
-    codes = lambda params, batch: encode(params, read(batch["image"], levels))
+    codes = lambda params, batch: encode(params, to_fraction(batch["image"], levels))
     return with_moments(method, codes, cfg.code)._replace(conditions=("known",))
 
 

@@ -47,6 +47,22 @@ def draw_codes(codes: dict[str, jax.Array], key: jax.Array, num: int) -> jax.Arr
     return mean[None] + jax.random.normal(key, (num, len(mean))) @ root.T
 
 
+def rows(show: Callable[[jax.Array], jax.Array], z: jax.Array, num: int) -> dict[str, jax.Array]:
+    """Pictures of `num` codes from each one of z [B, K] to the next one.
+
+    Args:
+      show: codes [n, K] → pictures [n, H, W, C].
+      z: the codes.
+      num: pictures a row.
+
+    Returns:
+      `frames` [B, num, H, W, C], and their first ones, `image` [B, H, W, C].
+    """
+    pictures = show(between(z, num).reshape(-1, z.shape[1]))
+    frames = pictures.reshape(len(z), num, *pictures.shape[1:])
+    return {"image": frames[:, 0], "frames": frames}
+
+
 def between(z: jax.Array, num: int) -> jax.Array:
     """Straight lines from each code of z [B, K] to the next one, the last to the first: [B, num, K], ends included."""
     weights = jnp.linspace(0.0, 1.0, num)[None, :, None]

@@ -22,11 +22,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxgen.method import Method, descend
 from jaxgen.nets.autoencoder import AutoencoderConfig, Encoder, check_autoencoder
-from jaxgen.numerics import to_unit
+from jaxgen.numerics import cross_entropy, to_fraction
 from jaxgen.optimizer import AdamWConfig, adamw
 from jaxgen.sharding import over_batch
 
@@ -118,16 +117,13 @@ def make(cfg: Config, spec: Spec) -> Method:
         raise ValueError(f"method.weight={cfg.weight} must be 0 or more")
     if not 1 <= cfg.num_tangents <= cfg.code:
         raise ValueError(f"method.num_tangents={cfg.num_tangents} must lie in 1…{cfg.code}, the encoder's code")
-    for net in (cfg.net, cfg.encoder):
-        check_autoencoder(net, *spec.shape("image")[:2])
+    for name, shape in (("net", cfg.net), ("encoder", cfg.encoder)):
+        check_autoencoder(f"method.{name}", shape, *spec.shape("image")[:2])
     encoder, net = Encoder(cfg.encoder, cfg.code), Encoder(cfg.net, spec.sizes["label"][0])
     tx = adamw(cfg.optimizer)
 
     def read(batch):
-        return 0.5 * (to_unit(batch["image"], spec.levels) + 1.0)  # [0, 1], as the autoencoders
-
-    def cross_entropy(logits, batch):
-        return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+        return to_fraction(batch["image"], spec.levels)
 
     def init(key, batch, warm=None):
         key_net, key_encoder = jax.random.split(key)
@@ -141,7 +137,7 @@ def make(cfg: Config, spec: Spec) -> Method:
 
     def loss_fn(params, batch, vectors):
         x = read(batch)
-        error = cross_entropy(net.apply(params, x), batch).mean()
+        error = cross_entropy(net.apply(params, x), batch["label"]).mean()
         if vectors is None:
             return error, {"error": error}
         penalty = tangent_penalty(lambda x: net.apply(params, x), x, vectors).mean()
@@ -157,7 +153,7 @@ def make(cfg: Config, spec: Spec) -> Method:
     def evaluate(state, batch, key):
         logits = net.apply(state["params"], read(batch))
         right = (logits.argmax(1) == batch["label"]).astype(jnp.float32)
-        values = {"loss": cross_entropy(logits, batch), "accuracy/label": right}
+        values = {"loss": cross_entropy(logits, batch["label"]), "accuracy/label": right}
         return {name: (value, jnp.ones_like(value)) for name, value in values.items()}
 
     return Method(init, step, None, evaluate, reads=("image", "label"), starts_from=("encoder",))

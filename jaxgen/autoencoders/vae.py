@@ -25,12 +25,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxgen.autoencoders.codes import between
+from jaxgen.autoencoders.codes import rows
 from jaxgen.config import check_choice
 from jaxgen.data.condition import check_keys
 from jaxgen.method import Method, gradient_method
 from jaxgen.nets.autoencoder import AutoencoderConfig, Decoder, Encoder, check_autoencoder
-from jaxgen.numerics import dequantize, discretized_logistic, gaussian_kl, nats_to_bits, quantize, to_pixels, to_unit
+from jaxgen.numerics import bits_per_dim, dequantize, discretized_logistic, gaussian_kl, quantize, to_pixels, to_unit
 from jaxgen.optimizer import AdamWConfig, adamw
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def iwae(log_weights: jax.Array) -> jax.Array:
 
 def check(cfg: Config, spec: Spec) -> None:
     """Raises a ValueError for an option that `make` cannot follow."""
-    check_choice("likelihood", cfg.likelihood, get_args(Likelihood))
+    check_choice("method.likelihood", cfg.likelihood, get_args(Likelihood))
     for fine, message in (
         (cfg.code >= 1, f"code={cfg.code} must be 1 or more"),
         (cfg.accumulate >= 1, f"accumulate={cfg.accumulate} must be 1 or more"),
@@ -129,7 +129,7 @@ def check(cfg: Config, spec: Spec) -> None:
     ):
         if not fine:
             raise ValueError(f"method.{message}")
-    check_autoencoder(cfg.net, *spec.shape("image")[:2])
+    check_autoencoder("method.net", cfg.net, *spec.shape("image")[:2])
 
 
 def make(cfg: Config, spec: Spec) -> Method:
@@ -200,9 +200,7 @@ def make(cfg: Config, spec: Spec) -> Method:
         else:
             z = jax.random.normal(key, (num, cfg.code))
         if cfg.sample.interpolate:
-            rows = between(z, cfg.sample.interpolate)
-            frames = show(params, rows.reshape(-1, cfg.code)).reshape(num, -1, *shape)
-            return {"image": frames[:, 0], "frames": frames}
+            return rows(lambda z: show(params, z), z, cfg.sample.interpolate)
         image = show(params, z)
         return {"image": image, "frames": jnp.stack([cond["known"], image], 1)} if cond else {"image": image}
 
@@ -220,7 +218,7 @@ def make(cfg: Config, spec: Spec) -> Method:
             if cfg.num_importance > 1:
                 nats[f"bound/k={cfg.num_importance}"] = -iwae(weights)
             values |= {f"nats/{name}": value for name, value in nats.items()}
-            values |= {f"bits_per_dim/{name}": nats_to_bits(value / dim) for name, value in nats.items()}
+            values |= {f"bits_per_dim/{name}": bits_per_dim(-value, dim) for name, value in nats.items()}
         return {name: (value, jnp.ones_like(value)) for name, value in values.items()}
 
     tx = adamw(cfg.optimizer)

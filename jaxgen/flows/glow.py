@@ -29,7 +29,7 @@ import optax
 
 from jaxgen.flows.multiscale import Flow, FlowConfig
 from jaxgen.method import Method, gradient_method, with_ema
-from jaxgen.numerics import dequantize, nats_to_bits, quantize
+from jaxgen.numerics import bits_per_dim, dequantize, quantize
 from jaxgen.optimizer import AdamWConfig, adamw
 
 if TYPE_CHECKING:
@@ -58,11 +58,6 @@ class Config:
     """Parts that a batch is cut into to save memory; the step stays the same."""
     sample: SampleConfig = SampleConfig()
     """How samples are drawn."""
-
-
-def bits_per_dim(log_prob: jax.Array, dim: int, levels: int = 1) -> jax.Array:
-    """−log₂ p / D + log₂ levels, from log p in nats: bits per number of a pixel whose bin is 1 / levels wide."""
-    return -nats_to_bits(log_prob) / dim + math.log2(levels)
 
 
 def make(cfg: Config, spec: Spec) -> Method:

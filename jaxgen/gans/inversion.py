@@ -91,7 +91,7 @@ def check(cfg: Config, spec: Spec) -> None:
     if not {"attribute", "label"} & spec.sizes.keys():
         raise ValueError("codes are averaged by attribute or label, and the data has neither")
     check_networks(cfg.gen, CriticConfig("mlp"), spec.shape("image"))
-    check_autoencoder(cfg.encoder, *spec.shape("image")[:2])
+    check_autoencoder("method.encoder", cfg.encoder, *spec.shape("image")[:2])
     check_choice("method.sample.start", cfg.sample.start, get_args(Start))
     check_choice("method.sample.seen", cfg.sample.seen, get_args(Seen))
     for fine, message in (

@@ -20,9 +20,9 @@ from jaxgen.nets.resample import DoubleConv, halve
 from jaxgen.sharding import constrain
 
 Kind = Literal["dense", "conv"]
-Activation = Literal["silu", "tanh", "softplus", "identity"]
+Activation = Literal["silu", "tanh", "identity"]
 
-_ACTIVATIONS = {"silu": nn.silu, "tanh": nn.tanh, "softplus": nn.softplus, "identity": lambda x: x}
+_ACTIVATIONS = {"silu": nn.silu, "tanh": nn.tanh, "identity": lambda x: x}
 
 
 def _init(activation: str) -> nn.initializers.Initializer:
@@ -45,20 +45,20 @@ class AutoencoderConfig:
     """Of every hidden layer; all but `identity` are smooth, as penalties on derivatives need it."""
 
 
-def check_autoencoder(config: AutoencoderConfig, height: int, width: int) -> None:
-    """Raises a ValueError for an unknown option, or where `config` cannot take images of `height` × `width`."""
-    check_choice("net.kind", config.kind, get_args(Kind))
-    check_choice("net.activation", config.activation, get_args(Activation))
+def check_autoencoder(name: str, config: AutoencoderConfig, height: int, width: int) -> None:
+    """Raises a ValueError if option `name` has an unknown value, or takes no images of `height` × `width`."""
+    check_choice(f"{name}.kind", config.kind, get_args(Kind))
+    check_choice(f"{name}.activation", config.activation, get_args(Activation))
     if any(units < 1 for units in (*config.widths, config.hidden)):
-        raise ValueError(f"net.widths={config.widths} and net.hidden={config.hidden} must be 1 or more")
+        raise ValueError(f"{name}.widths={config.widths} and {name}.hidden={config.hidden} must be 1 or more")
     if config.kind == "conv":
         if not config.widths:
-            raise ValueError("net.widths must name one level or more with net.kind=conv")
+            raise ValueError(f"{name}.widths must name one level or more with {name}.kind=conv")
         shrink = 2 ** (len(config.widths) - 1)
         if height % shrink or width % shrink:
             raise ValueError(
-                f"net.widths={config.widths} halve the image {len(config.widths) - 1} times, and {height}×{width} does "
-                f"not divide by {shrink}: take fewer levels"
+                f"{name}.widths={config.widths} halve the image {len(config.widths) - 1} times, and {height}×{width} "
+                f"does not divide by {shrink}: take fewer levels"
             )
 
 

@@ -17,6 +17,7 @@ from jaxgen.config import Experiment, TrainConfig
 from jaxgen.data import Images
 from jaxgen.method import gradient_method
 from jaxgen.nets.autoencoder import AutoencoderConfig, Encoder
+from jaxgen.numerics import to_fraction
 from jaxgen.optimizer import AdamWConfig, adamw
 from jaxgen.trained import Run
 
@@ -173,7 +174,7 @@ def test_the_spectrum_comes_with_the_pictures(drawn):
     state = jax.jit(method.init)(jax.random.key(0), {"image": known})
     encoder = Encoder(TINY.method.net, TINY.method.code)
     params = {"params": state["params"]["params"]["encoder"]}
-    jacobian = jax.lax.map(jax.jacrev(lambda x: encoder.apply(params, x[None])[0]), ae.read(known, 17))
+    jacobian = jax.lax.map(jax.jacrev(lambda x: encoder.apply(params, x[None])[0]), to_fraction(known, 17))
     expected = np.linalg.svd(jacobian.reshape(3, 4, 64), compute_uv=False)
     for found in (plain, tangents):
         np.testing.assert_allclose(found["singular_values"], expected, rtol=1e-3)
@@ -202,8 +203,8 @@ def test_the_command_hands_over_whole_pictures(tmp_path):
 
 def test_pixels_survive_the_way_in_and_out():
     pixels = jnp.arange(17, dtype=jnp.uint8)
-    np.testing.assert_allclose(ae.read(pixels, 17), np.arange(17) / 16, atol=1e-6)
-    np.testing.assert_array_equal(ae.write(ae.read(pixels, 17), 17), pixels)
+    np.testing.assert_allclose(to_fraction(pixels, 17), np.arange(17) / 16, atol=1e-6)
+    np.testing.assert_array_equal(ae.write(to_fraction(pixels, 17), 17), pixels)
     np.testing.assert_array_equal(ae.write(jnp.array([-3.0, 1.7]), 17), [0, 16])
 
 

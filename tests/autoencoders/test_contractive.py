@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen.autoencoders import ae, contractive
+from jaxgen.autoencoders import contractive
 from jaxgen.config import Experiment, TrainConfig
 from jaxgen.data import Images
 from jaxgen.nets.autoencoder import AutoencoderConfig, Encoder
+from jaxgen.numerics import to_fraction
 from jaxgen.optimizer import AdamWConfig
 
 OPTIMIZER = AdamWConfig(learning_rate=3e-3, warmup_steps=5)
@@ -81,7 +82,7 @@ def test_the_loss_is_the_error_and_the_weighted_penalty():
     np.testing.assert_allclose(values["loss"], values["error"] + 3.0 / 64 * values["penalty"], rtol=1e-5)
     net = Encoder(TINY.method.net, 4)
     params = {"params": state["params"]["params"]["encoder"]}
-    expected = jax.jit(lambda params, x: autodiff(net.apply, params, x))(params, ae.read(image, 17))
+    expected = jax.jit(lambda params, x: autodiff(net.apply, params, x))(params, to_fraction(image, 17))
     np.testing.assert_allclose(values["penalty"], expected, rtol=1e-4)
     assert ((values["intrinsic_dimension"] >= 1) & (values["intrinsic_dimension"] <= 4)).all()
     _, metrics = jax.jit(method.step)(state, {"image": image}, jax.random.key(2))

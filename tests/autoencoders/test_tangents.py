@@ -13,6 +13,7 @@ from jaxgen.autoencoders import ae, contractive, denoising, tangents
 from jaxgen.config import Experiment, TrainConfig
 from jaxgen.data import Images, in_memory
 from jaxgen.nets.autoencoder import AutoencoderConfig, Encoder
+from jaxgen.numerics import to_fraction
 from jaxgen.optimizer import AdamWConfig
 
 DENSE = AutoencoderConfig("dense", widths=(16,))
@@ -108,7 +109,7 @@ def test_contraction_and_denoising_teach_what_a_plain_encoder_does_not_know(make
     state, _ = train(jax.jit(method.init)(jax.random.key(2), batch))
     encoder = {"params": state["params"]["params"]["encoder"]}
     encode = lambda x: Encoder(cfg.net, cfg.code).apply(encoder, x)
-    found = jax.jit(lambda x: tangents.tangent_vectors(encode, x, 1))(ae.read(image, 256))
+    found = jax.jit(lambda x: tangents.tangent_vectors(encode, x, 1))(to_fraction(image, 256))
     cosine = float(jnp.median(jnp.abs(jnp.sum(found.vectors[:, 0] * true, 1))))
     assert low <= cosine <= high
 
@@ -158,7 +159,7 @@ def test_it_starts_from_an_autoencoders_encoder_and_leaves_it_unchanged():
     chex.assert_trees_all_equal_shapes_and_dtypes(state, jax.eval_shape(method.init, jax.random.key(1), batch))
     after, metrics = jax.jit(method.step)(state, batch, jax.random.key(2))
     harness.assert_bitwise(after["encoder"], state["encoder"])
-    x, net = ae.read(batch["image"], 17), Encoder(DENSE, 10)
+    x, net = to_fraction(batch["image"], 17), Encoder(DENSE, 10)
 
     @jax.jit
     def by_hand(state, x):

@@ -11,7 +11,7 @@ import pytest
 
 from jaxgen.autoencoders import vae
 from jaxgen.config import Experiment, TrainConfig
-from jaxgen.data import Images
+from jaxgen.data import Images, in_memory
 from jaxgen.nets.autoencoder import AutoencoderConfig
 from jaxgen.numerics import discretized_logistic
 from jaxgen.optimizer import AdamWConfig
@@ -72,6 +72,46 @@ def test_bounds_grow_with_k_towards_the_exact_likelihood():
     # KL(q ‖ p(z|x)) of two variances stretched by 2, by hand.
     assert (exact - bounds).mean() == pytest.approx(2 * 0.5 * (2 - 1 - math.log(2)), abs=0.05)
     assert abs((exact - found[-1]).mean()) < 0.05
+
+
+def test_evaluation_bounds_the_exact_likelihood_of_a_linear_decoder():
+    """Linear networks are probabilistic PCA: x ~ N(b, WWᵀ + σ²I), spread over a bin by u of variance (2/levels)² / 12.
+
+    The encoder is the exact posterior, or has twice its variance: ½ (2 − 1 − log 2) nats a code's number too little.
+    """
+    rng, levels, sigma, code = np.random.default_rng(0), 256, 0.3, 2
+    loadings = np.linalg.qr(rng.normal(size=(6, code)))[0] * np.array([0.6, 0.3])
+    draws = rng.normal(size=(400, code)) @ loadings.T + sigma * rng.normal(size=(400, 6))
+    image = np.round((np.clip(draws, -1, 1) + 1) * 127.5).astype(np.uint8).reshape(-1, 3, 2, 1)
+    covariance = loadings @ loadings.T + sigma**2 * np.eye(6)
+    inverse = np.linalg.inv(covariance)
+    x = 2 * ((image.reshape(-1, 6) + 0.5) / levels - 0.5)
+    quadratic = np.einsum("bi,ij,bj->b", x, inverse, x) + np.trace(inverse) * (2 / levels) ** 2 / 12
+    exact = 0.5 * (quadratic + np.linalg.slogdet(2 * np.pi * covariance)[1]).mean() - 6 * math.log(2 / levels)
+
+    precision = np.diag(loadings.T @ loadings) + sigma**2
+    spec = in_memory({"train": {"image": image}}).spec
+    net = AutoencoderConfig("dense", widths=())
+    found = {}
+    for stretch, k in ((1.0, 64), (2.0, 4), (2.0, 64)):
+        method = vae.make(vae.Config(code=code, net=net, likelihood="gaussian", num_importance=k), spec)
+        log_var = np.log(stretch * sigma**2 / precision)
+        kernel = np.concatenate([loadings / precision, 0 * loadings], 1)
+        dense = lambda kernel, bias: {"params": {"out": {"kernel": jnp.float32(kernel), "bias": jnp.float32(bias)}}}
+        params = {
+            "enc": dense(kernel, np.concatenate([0 * log_var, log_var])),
+            "dec": dense(loadings.T, np.zeros(6)),
+            "log_scale": jnp.float32(math.log(sigma)),
+        }
+        values = jax.jit(method.evaluate)({"params": params}, {"image": jnp.asarray(image)}, jax.random.key(0))
+        found[stretch, k] = {name: float(value.mean()) for name, (value, _) in values.items()}
+    right, four, many = found.values()
+    assert right["nats/bound"] == pytest.approx(exact, abs=0.05)
+    assert right["nats/bound/k=64"] == pytest.approx(exact, abs=0.05)
+    gap = code * 0.5 * (1 - math.log(2))
+    assert many["nats/bound"] == pytest.approx(exact + gap, abs=0.05)
+    assert many["nats/bound"] > four["nats/bound/k=4"] + 0.05 > many["nats/bound/k=64"] + 0.05
+    assert many["nats/bound/k=64"] == pytest.approx(exact, abs=0.05)
 
 
 def test_the_lectures_loss_is_twice_the_negative_bound_and_a_constant():

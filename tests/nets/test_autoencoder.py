@@ -76,4 +76,4 @@ def test_the_decoder_draws_no_checkerboard():
 )
 def test_what_cannot_be_built_is_said(changes, message):
     with pytest.raises(ValueError, match=message):
-        check_autoencoder(dataclasses.replace(CONV, **changes), 6, 8)
+        check_autoencoder("method.net", dataclasses.replace(CONV, **changes), 6, 8)
