@@ -26,7 +26,7 @@ class Layer(NamedTuple):
     """An invertible map.
 
     Attributes:
-      init: `(key, x [B,H,W,C]) -> params`.
+      init: `(key, x [B,H,W,C]) -> (params, y)`: what depends on the data needs what the layers before make of it.
       forward: `(params, x) -> (y, log|det dy/dx| [B])`, nats.
       inverse: `(params, y) -> x`.
     """
@@ -63,7 +63,8 @@ def actnorm() -> Layer:
 
     def init(key, x):
         std = jnp.sqrt(jnp.var(x, (0, 1, 2)))
-        return {"bias": -x.mean((0, 1, 2)), "log_scale": -jnp.log(std + 1e-6)}  # a constant channel stays finite
+        params = {"bias": -x.mean((0, 1, 2)), "log_scale": -jnp.log(std + 1e-6)}  # a constant channel stays finite
+        return params, forward(params, x)[0]
 
     def forward(params, x):
         y = (x + params["bias"][None, None, None]) * jnp.exp(params["log_scale"])[None, None, None]
@@ -94,17 +95,18 @@ def convolution(kind: Convolution) -> Layer:
     def init(key, x):
         w = jnp.linalg.qr(jax.random.normal(key, (x.shape[-1],) * 2))[0]
         if kind == "plain":
-            return {"weight": w}
+            return {"weight": w}, x @ w
         permutation, lower, upper = jax.scipy.linalg.lu(w)
         scale = jnp.diag(upper)
         sign = jnp.sign(scale)
-        return {
+        params = {
             # L diag(sign) = diag(sign) L', with L' of unit diagonal too: the signs move into P.
             "permutation": permutation * sign[None],
             "lower": lower * sign[:, None] * sign[None],
             "log_scale": jnp.log(jnp.abs(scale)),
             "upper": upper / scale[:, None],
         }
+        return params, x @ w
 
     def forward(params, x):
         log_det = params["log_scale"].sum() if kind == "lu" else jnp.linalg.slogdet(params["weight"])[1]
@@ -141,7 +143,7 @@ def coupling(kind: Coupling, width: int, num_bins: int, min_scale: float = 0.0) 
     `additive`: y_b = x_b + t; `spline`: a rational-quadratic spline each; `none`: the identity.
     """
     if kind == "none":
-        return Layer(lambda key, x: {}, lambda params, x: (x, jnp.zeros(x.shape[:1])), lambda params, y: y)
+        return Layer(lambda key, x: ({}, x), lambda params, x: (x, jnp.zeros(x.shape[:1])), lambda params, y: y)
     each = {"affine": 2, "additive": 1, "spline": num_parameters(num_bins)}[kind]
 
     def net(x):
@@ -152,7 +154,8 @@ def coupling(kind: Coupling, width: int, num_bins: int, min_scale: float = 0.0) 
         return kept, moved, net(x).apply(params, kept).reshape(*moved.shape, each)
 
     def init(key, x):
-        return net(x).init(key, x[:1, ..., : x.shape[-1] // 2])
+        params = net(x).init(key, x[:1, ..., : x.shape[-1] // 2])
+        return params, forward(params, x)[0]
 
     def log_scale_of(raw):
         if min_scale == 0:
@@ -184,9 +187,8 @@ def chain(**layers: Layer) -> Layer:
     def init(key, x):
         params = {}
         for (name, layer), key_layer in zip(layers.items(), jax.random.split(key, len(layers)), strict=True):
-            params[name] = layer.init(key_layer, x)
-            x, _ = layer.forward(params[name], x)
-        return params
+            params[name], x = layer.init(key_layer, x)
+        return params, x
 
     def forward(params, x):
         total = jnp.zeros(x.shape[:1])
@@ -210,11 +212,8 @@ def repeat(layer: Layer, num: int, remat: bool = False) -> Layer:
     """
 
     def init(key, x):
-        def body(x, key):
-            params = layer.init(key, x)
-            return layer.forward(params, x)[0], params
-
-        return jax.lax.scan(body, x, jax.random.split(key, num))[1]
+        x, params = jax.lax.scan(lambda x, key: layer.init(key, x)[::-1], x, jax.random.split(key, num))
+        return params, x
 
     def forward(params, x):
         def body(x, params):

@@ -131,8 +131,7 @@ class Flow:
         for level, key_level in enumerate(jax.random.split(key, self.cfg.levels)):
             key_steps, key_split = jax.random.split(key_level)
             x = squeeze(x) if self._squeezes else x
-            params[f"steps_{level}"] = self._steps.init(key_steps, x)
-            x, _ = self._steps.forward(params[f"steps_{level}"], x)
+            params[f"steps_{level}"], x = self._steps.init(key_steps, x)
             if level < self.cfg.levels - 1:
                 x = x[..., : x.shape[-1] // 2]
                 params[f"prior_{level}"] = SplitPrior().init(key_split, x[:1])

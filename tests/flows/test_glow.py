@@ -71,7 +71,7 @@ def check_bijection(forward, inverse, x):
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layers_volume_and_inverse(name):
     layer, x = LAYERS[name], noise(3, 2, 2, 5)
-    params = jax.jit(lambda key: perturbed(layer.init(key, x), 0.3))(jax.random.key(1))
+    params = jax.jit(lambda key: perturbed(layer.init(key, x)[0], 0.3))(jax.random.key(1))
 
     def forward(x):
         y, log_det = layer.forward(params, x)
@@ -92,7 +92,7 @@ def test_squeezing_makes_blocks_of_pixels():
 @pytest.mark.parametrize("kind", ["plain", "lu"])
 def test_a_1x1_convolution_starts_as_a_rotation(kind):
     layer = convolution(kind)
-    params = layer.init(jax.random.key(0), noise(1, 1, 1, 6))
+    params, _ = layer.init(jax.random.key(0), noise(1, 1, 1, 6))
     w, _ = layer.forward(params, jnp.eye(6)[None, None])
     np.testing.assert_allclose(w[0, 0] @ w[0, 0].T, np.eye(6), atol=1e-5)
     assert np.abs(w[0, 0]).max() < 0.999  # no permutation
@@ -127,10 +127,10 @@ def test_actnorm_whitens_the_first_batch_on_one_device_and_on_eight():
     """Also where each device's rows have a mean of their own, so that local moments would be wrong."""
     x = noise(16, 2, 2, 3) + jnp.arange(16.0)[:, None, None, None]
     layer, mesh = actnorm(), make_mesh(MeshConfig(data=4, fsdp=2))
-    one = jax.jit(layer.init)(jax.random.key(0), x)
+    one, _ = jax.jit(layer.init)(jax.random.key(0), x)
     with jax.set_mesh(mesh):
         split = jax.device_put(x, NamedSharding(mesh, BATCH))
-        eight = jax.jit(layer.init)(jax.random.key(0), split)
+        eight, _ = jax.jit(layer.init)(jax.random.key(0), split)
     for params in (one, jax.device_get(eight)):
         y, _ = layer.forward(params, x)
         np.testing.assert_allclose(y.mean((0, 1, 2)), 0.0, atol=1e-5)

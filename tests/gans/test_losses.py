@@ -49,6 +49,20 @@ def test_the_best_critics_loss_is_the_jensen_shannon_divergence():
     assert float(js_bound(value("saturating", jnp.zeros(len(X))))) == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.parametrize("offset", [1.0, 2.0, 4.0])
+def test_the_jensen_shannon_divergence_is_not_the_symmetric_kl(offset):
+    """E12: Jeffreys' KL(p‖q) + KL(q‖p) of N(0, 1) and N(d, 1) is d²; what the critic finds stays below log 2."""
+    p, q = (np.exp(-0.5 * (X - m) ** 2) / np.sqrt(2 * np.pi) for m in (0.0, offset))
+    jeffreys = DX * ((p - q) * np.log(p / q)).sum()
+    assert jeffreys == pytest.approx(offset**2, rel=1e-2)
+    score = jnp.asarray(np.log(p / q), jnp.float32)
+    critic, sure = LOSSES["saturating"].critic, jnp.full_like(score, SURE)
+    loss = DX * (jnp.asarray(p, jnp.float32) * critic(score, -sure) + jnp.asarray(q, jnp.float32) * critic(sure, score))
+    js = float(js_bound(loss.sum()))
+    assert js == pytest.approx(DX * 0.5 * (p * np.log(2 * p / (p + q)) + q * np.log(2 * q / (p + q))).sum(), abs=1e-5)
+    assert js < np.log(2) < jeffreys
+
+
 def test_the_hinge_game_measures_total_variation():
     """2 − 2 TV at the best critic (Lim & Ye 2017, arXiv 1705.02894)."""
     tv = 0.5 * DX * np.abs(P - Q).sum()
