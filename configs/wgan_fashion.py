@@ -16,7 +16,7 @@ config = Experiment(
     method=wgan.Config(
         code=64,
         num_critic=5,
-        gen=GeneratorConfig(widths=(128, 64), norm="batch"),
+        gen=GeneratorConfig("resnet", widths=(64, 32), norm="batch"),
         critic=CriticConfig(widths=(64, 128), norm="batch"),
         gen_optimizer=rate,
         critic_optimizer=rate,
@@ -24,5 +24,5 @@ config = Experiment(
         clip=0.01,
     ),
     data=Images("fashion", validation=480),
-    train=TrainConfig(steps=8000, batch_size=160, log_every=50, sample_every=1000, eval_every=1000, save_every=1000),
+    train=TrainConfig(steps=5000, batch_size=160, log_every=50, sample_every=1000, eval_every=1000, save_every=1000),
 )

@@ -10,18 +10,18 @@ from jaxgen.gans import wgan
 from jaxgen.gans.networks import CriticConfig, GeneratorConfig
 from jaxgen.gans.optimizers import PlayerConfig
 
-rate = PlayerConfig(learning_rate=2e-4, b1=0.0, b2=0.9, decay_steps=6000)
+# One descent each, the critic three times as fast (Heusel et al. 2017, arXiv 1706.08500), in place of five to one.
 config = Experiment(
     method=wgan.Config(
         code=64,
-        num_critic=5,
-        gen=GeneratorConfig(widths=(128, 64), norm="batch"),
+        num_critic=1,
+        gen=GeneratorConfig("resnet", widths=(64, 32), norm="batch"),
         critic=CriticConfig(widths=(64, 128)),
-        gen_optimizer=rate,
-        critic_optimizer=rate,
+        gen_optimizer=PlayerConfig(learning_rate=1e-4, b1=0.0, b2=0.9, decay_steps=8000),
+        critic_optimizer=PlayerConfig(learning_rate=3e-4, b1=0.0, b2=0.9, decay_steps=8000),
         penalty="two_sided",
         penalty_weight=10.0,
     ),
-    data=Images("fashion", validation=480),
-    train=TrainConfig(steps=6000, batch_size=160, log_every=50, sample_every=1000, eval_every=1000, save_every=1000),
+    data=Images("fashion", validation=512),
+    train=TrainConfig(steps=8000, batch_size=64, log_every=50, sample_every=1000, eval_every=1000, save_every=1000),
 )

@@ -259,6 +259,6 @@ class Block(nn.Module):
             h = Mlp(cfg, name="mlp")(h)
         else:
             counts = jnp.ones(x.shape[:2]) if context.segment is None else (context.segment > 0).astype(jnp.float32)
-            h, terms = make_experts(cfg)(h, counts)
+            h, terms = make_experts(cfg)(h, counts, train)
         x = constrain(x + drop(h))
         return (norms[1](x) if cfg.post_norm else x), cached, terms

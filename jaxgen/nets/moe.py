@@ -8,12 +8,15 @@ f_i P_i, with f_i the share of the assignments that expert i gets and P_i its me
 6), 1 at the least where both are even; and z, the mean of log² Σ exp of the router's logits (Zoph et al. 2022, arXiv
 2202.08906). Without the first most tokens soon go to the same few experts.
 
-With a `capacity` c an expert takes at most ⌈c k T / E⌉ tokens of each row of T, first choices before second ones, left
-before right; what comes too late skips the layer. Shapes are then static, rows independent, and experts can lie on
-different devices. Without one no token is dropped: assignments are sorted by expert for `jax.lax.ragged_dot`, which a
-CPU carries out as every expert's product with every token.
+With a `capacity` c an expert takes in training at most ⌈c k T / E⌉ tokens of each row of T, left before right; what
+comes too late skips the layer. Shapes are then static, rows independent, and experts can lie on different devices.
+Elsewhere there is a place for every token, so that what is evaluated is what generates. Without a capacity no token is
+dropped ever: assignments are sorted by expert for `jax.lax.ragged_dot`, which a CPU carries out as every expert's
+product with every token.
 
-Deviations: groups are rows (GShard's are parts of a batch); no noise in the router; padding is not routed.
+Deviations: groups are rows (GShard's are parts of a batch), whose packed documents share the places in training; no
+first choices before second ones (GShard), by which a token's layer would hang on those that it must predict; no noise
+in the router; padding is not routed.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ class MoeConfig:
     normalize: bool = True
     """Whether the weights of a token's experts sum to 1 (Mixtral), or are the router's probabilities (Switch)."""
     capacity: float | None = None
-    """c, places of an expert as a multiple of an even share; tokens beyond are dropped. None drops none."""
+    """c, places of an expert in training as a multiple of an even share; tokens beyond are dropped. None drops none."""
     balance_weight: float = 0.01
     """Weight of the balance term in the loss."""
     z_weight: float = 0.001
@@ -79,6 +82,8 @@ def route(logits: jax.Array, cfg: MoeConfig) -> tuple[jax.Array, jax.Array]:
 def places(expert: jax.Array, counts: jax.Array, num_experts: int, size: int) -> jax.Array:
     """The place of each assignment among the E · size of its row, int [B, T, k]; E · size where there is none.
 
+    Tokens take places from left to right: none depends on those behind it.
+
     Args:
       expert: int [B, T, k], each token's experts, the best first.
       counts: [B, T], 1 for a token that takes places, 0 for padding.
@@ -87,8 +92,7 @@ def places(expert: jax.Array, counts: jax.Array, num_experts: int, size: int) ->
     """
     batch, length, k = expert.shape
     hot = jax.nn.one_hot(expert, num_experts, dtype=jnp.int32) * counts.astype(jnp.int32)[..., None, None]
-    before = jnp.cumsum(hot.swapaxes(1, 2).reshape(batch, k * length, num_experts), 1)  # first choices first
-    before = before.reshape(batch, k, length, num_experts).swapaxes(1, 2) - hot
+    before = jnp.cumsum(hot.reshape(batch, length * k, num_experts), 1).reshape(hot.shape) - hot
     place = (before * hot).sum(-1)
     kept = (place < size) & (counts > 0)[..., None]
     return jnp.where(kept, expert * size + place, num_experts * size)
@@ -142,7 +146,7 @@ class Experts(nn.Module):
     down_init: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array, counts: jax.Array) -> tuple[jax.Array, Terms]:
+    def __call__(self, x: jax.Array, counts: jax.Array, train: bool = False) -> tuple[jax.Array, Terms]:
         """Applies it to each token of x that counts [B, T] (1, or 0 for padding, of which 0 is made)."""
         cfg, width = self.config, x.shape[-1]
         router = nn.Dense(cfg.num_experts, use_bias=False, kernel_init=self.kernel_init, name="router")
@@ -169,7 +173,9 @@ class Experts(nn.Module):
             y = _sorted(x.astype(self.dtype), expert, gate, cfg.num_experts, perceptrons)
             kept = jnp.ones(expert.shape)
         else:
-            size = min(x.shape[1], math.ceil(cfg.capacity * cfg.top_k * x.shape[1] / cfg.num_experts))
+            size = x.shape[1]
+            if train:
+                size = min(size, math.ceil(cfg.capacity * cfg.top_k * size / cfg.num_experts))
             place = places(expert, counts, cfg.num_experts, size)
             kept = (place < cfg.num_experts * size).astype(jnp.float32)
             y = _placed(x.astype(self.dtype), place, gate, cfg.num_experts, size, perceptrons)

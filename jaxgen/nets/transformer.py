@@ -201,7 +201,7 @@ class Transformer:
         else:
             positions = place_in_segment(segment)
         x, context = self._embed(params, tokens, positions, types), self._context(positions, segment)
-        keys = None
+        keys, train = None, key is not None
         if key is not None and cfg.dropout:
             key_embed, key = jax.random.split(key)
             x = nn.Dropout(cfg.dropout, deterministic=False).apply({}, x, rngs={"dropout": key_embed})
@@ -211,7 +211,7 @@ class Transformer:
             layer, key = inputs
             layer = one_layer(layer, self.rules, "blocks/")
             rngs = {} if key is None else {"dropout": key}
-            x, cached, terms = self.block.apply({"params": layer}, x, context, train=key is not None, rngs=rngs)
+            x, cached, terms = self.block.apply({"params": layer}, x, context, train=train, rngs=rngs)
             return x, (cached if keep else None, terms)
 
         layer = jax.checkpoint(layer, prevent_cse=False) if cfg.remat else layer

@@ -79,18 +79,20 @@ def test_outputs_and_gradients_are_those_of_every_expert_by_hand(capacity, norma
 
 
 def test_places_by_hand():
-    """Two places an expert, E = 3: first choices come first, left before right; padding takes none."""
+    """Two places an expert, E = 3: left before right, whatever comes behind; padding takes none."""
     expert = jnp.array([[[0, 1], [0, 2], [0, 1], [1, 0], [2, 0]]])
     counts = jnp.array([[1.0, 1.0, 1.0, 1.0, 0.0]])
     found = moe.places(expert, counts, 3, 2)
-    assert found.tolist() == [[[0, 3], [1, 4], [6, 6], [2, 6], [6, 6]]]
+    assert found.tolist() == [[[0, 2], [1, 4], [6, 3], [6, 6], [6, 6]]]
+    for length in range(1, 5):
+        np.testing.assert_array_equal(moe.places(expert[:, :length], counts[:, :length], 3, 2), found[:, :length])
 
 
 def test_what_an_expert_has_no_place_for_skips_the_layer():
     """With half of the places: a token's output is that of the assignments that stay, the rest is counted."""
     cfg = with_moe(capacity=0.5, normalize=False)  # ⌈0.5 · 2 · 6 / 4⌉ = 2 places
     layer, params = layer_of(cfg)
-    y, found = layer.apply({"params": params}, X, COUNTS)
+    y, found = layer.apply({"params": params}, X, COUNTS, train=True)
     expert, _ = moe.route(X @ params["router"]["kernel"], cfg.moe)
     place = np.asarray(moe.places(expert, COUNTS, 4, 2))
     assert found.dropped == pytest.approx((place == 8).sum() / 20 - 4 / 20, abs=1e-6) and found.dropped > 0.1
@@ -127,7 +129,7 @@ def test_experts_on_several_devices_are_those_on_one(capacity):
     params = jax.tree.map(lambda x: x + 0.1, jax.jit(net.init)(jax.random.key(0)))
 
     def loss(params, tokens):
-        hidden, terms = net.apply_with_terms(params, tokens)
+        hidden, terms = net.apply_with_terms(params, tokens, key=jax.random.key(0))  # as in training
         return jnp.square(net.logits(params, hidden)).mean() + terms.balance + terms.z, terms
 
     results = []
@@ -167,7 +169,7 @@ def test_flops_are_of_the_chosen_experts():
     router, each = 2 * 12 * 8 * 4, 2 * 2 * 8 * 12
     for capacity, rows in ((None, 2 * 12), (1.0, 2 * 4 * 3)):
         layer, params = layer_of(with_moe(capacity=capacity))
-        run = lambda params, layer=layer: layer.apply({"params": params}, X, COUNTS)[0].sum()
+        run = lambda params, layer=layer: layer.apply({"params": params}, X, COUNTS, train=True)[0].sum()
         assert flops.count(run, params).dot == router + rows * each
         # Backwards: the kernels' gradients, and that of what is between the layers; x needs none.
         assert flops.count(jax.grad(run), params).dot == 2 * router + rows * (each + 3 * each // 2)

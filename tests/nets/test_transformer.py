@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxgen.nets.lstm import LSTM, equal_width, num_parameters
+from jaxgen.nets.moe import MoeConfig
 from jaxgen.nets.rotary import frequencies, rotary_angles, rotated
 from jaxgen.nets.transformer import Transformer, TransformerConfig, place_in_segment
 
@@ -21,6 +22,7 @@ NETS = {
     "gpt": Transformer(GPT, VOCAB),
     "llama": Transformer(LLAMA, VOCAB),
     "bert": Transformer(BERT, VOCAB),
+    "experts": Transformer(dataclasses.replace(GPT, moe=MoeConfig(4, 2, capacity=0.5)), VOCAB),
     "lstm": LSTM(GPT, 8000, VOCAB),
 }
 TOKENS = jax.random.randint(jax.random.key(3), (2, LENGTH), 0, VOCAB)
