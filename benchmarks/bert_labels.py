@@ -30,6 +30,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300, help="steps of fine-tuning (default: 300)")
     asked = parser.parse_args()
 
+    # A run goes on with what it began with, whatever it is given: another source needs another folder.
+    name = f"from_{asked.pretrained.resolve().name}" if asked.pretrained else "pre-trained"
     source = asked.pretrained or train(load_config(CONFIGS / "bert_speeches.py"), asked.workdir / "pretrained")
     tuning = load_config(CONFIGS / "bert_reviews.py")
     optimizer = dataclasses.replace(tuning.method.optimizer, decay_steps=asked.steps)
@@ -41,12 +43,11 @@ def main() -> None:
                 tuning,
                 method=dataclasses.replace(tuning.method, optimizer=optimizer),
                 data=dataclasses.replace(tuning.data, few=asked.labels, few_seed=seed),
-                train=dataclasses.replace(
-                    tuning.train, steps=asked.steps, seed=seed, best_metric="eval/accuracy", best_mode="max"
-                ),
+                train=dataclasses.replace(tuning.train, steps=asked.steps, seed=seed),
                 init_from=start,
             )
-            workdir = asked.workdir / f"{row.replace(' ', '_')}_{asked.labels}_{seed}"
+            folder = name if start else "from_nothing"
+            workdir = asked.workdir / f"{folder}_{asked.labels}_{asked.steps}_{seed}"
             found.append(100 * figures(train(config, workdir))["accuracy"])
         table[row] = np.array(found)
     print(f"test accuracy in %, {asked.labels or 'all'} labels, mean of {asked.seeds} seeds and standard deviation")

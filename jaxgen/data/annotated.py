@@ -96,19 +96,23 @@ class Annotated:
 
     def _rows(self, chosen: Tokenizer) -> Iterator[Row]:
         for file, split in text_files(self.name).items():
-            for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
-                try:
-                    if line.strip():
-                        yield self._row(json.loads(line), split, chosen)
-                except (ValueError, TypeError, KeyError, AttributeError) as error:
-                    raise ValueError(f"{file}, line {number}: {error!r}; {self.kind} needs other fields") from None
+            if self.name.startswith("folder:") and file.suffix != ".jsonl":
+                continue
+            with open(file, "rb") as lines:  # JSON's strings may hold what str.splitlines takes for the end of a line
+                for number, line in enumerate(lines, 1):
+                    try:
+                        if line.strip():
+                            yield self._row(json.loads(line), split, chosen)
+                    except (ValueError, TypeError, KeyError, AttributeError) as error:
+                        raise ValueError(f"{file}, line {number}: {error!r}; {self.kind} needs other fields") from None
 
     def _row(self, record: Mapping[str, Any], split: str, chosen: Tokenizer) -> Row:
         split = record.get("split", split)
         check_choice("split", split, SPLITS)
         if self.kind == "tag":
             words = chosen.encode_all(record["words"])
-            tags = [[tag] + [None] * (len(word) - 1) for word, tag in zip(words, record["tags"], strict=True) if word]
+            told = ["" if tag is None else str(tag) for tag in record["tags"]]
+            tags = [[tag] + [""] * (len(word) - 1) for word, tag in zip(words, told, strict=True) if word]
             return Row(split, sum(words, []), [[]], sum(tags, []))
         first = chosen.encode(record["text"])
         if self.kind == "text":
@@ -144,7 +148,7 @@ class Annotated:
                 told[i] = np.array(row.told) + len(first) + 2
             elif self.kind == "tag":
                 tags = row.told[: len(first)]
-                told[i, 1 : 1 + len(tags)] = [-1 if tag is None else names.index(tag) for tag in tags]
+                told[i, 1 : 1 + len(tags)] = [names.index(tag) if tag else -1 for tag in tags]
             else:
                 told[i] = names.index(row.told)
         out = out if self.kind == "choice" else out[:, :, 0]

@@ -99,7 +99,9 @@ def read_adapter_run(source: Path, target: Path, base: Path) -> int:
     run, params = _opened(base, "last")
     if not isinstance(run.config.method, gpt.Config):
         raise ValueError(f"{base} is no run of the method gpt: adapters are read for one of these")
-    found = peft.read_adapters(source, run.config.method.net)
+    base_method = run.config.method
+    num_tokens = base_method.num_tokens or tokenizer.Tokenizer(run.spec.tokenizer).size
+    found = peft.read_adapters(source, base_method.net, num_tokens)
     method = lora.Config(run.config.method, found.rank, found.alpha, found.targets)
     config = dataclasses.replace(run.config, method=method, mesh=MeshConfig(data=1), init_from={})
     put_in = lambda state: {**state, "params": {**state["params"], "adapters": found.params}}
@@ -155,7 +157,8 @@ def write_run(
     if not isinstance(method, bert.Config | gpt.Config) or getattr(method, "core", "transformer") != "transformer":
         raise ValueError(f"{source} is no run of a transformer of gpt or bert: there is no such checkpoint of it")
     huggingface.family_of(method.net)
-    state = _opened(source, which)[1]
+    state, chosen = _opened(source, which)[1], tokenizer.Tokenizer(run.spec.tokenizer)
+    num_tokens = method.num_tokens or chosen.size
     if adapters and not merge:
         if isinstance(method, bert.Config):
             raise ValueError(f"{source} adapts a BERT: --merge writes all of it")
@@ -164,10 +167,10 @@ def write_run(
         if dtype != "float32":
             raise ValueError("adapters are written as float32: leave out --dtype")
         factors = peft.Adapters(adapters.rank, adapters.alpha, jax.tree.map(np.asarray, state["params"]["adapters"]))
-        peft.write_adapters(target, factors, method.net, str(run.config.init_from.get("base", source)))
+        # A run is no model that PEFT could open: who opens the adapters says which it is.
+        peft.write_adapters(target, factors, method.net, num_tokens, None)
         return sum(x.size for x in jax.tree.leaves(factors.params)), "PEFT"
     params = lora.merged(adapters, state) if adapters else state["params"]
-    chosen = tokenizer.Tokenizer(run.spec.tokenizer)
-    model = huggingface.Model(method.net, method.num_tokens or chosen.size, jax.tree.map(np.asarray, params))
+    model = huggingface.Model(method.net, num_tokens, jax.tree.map(np.asarray, params))
     huggingface.write_checkpoint(target, model, chosen, dtype)  # type: ignore[arg-type]
     return sum(x.size for x in jax.tree.leaves(model.params)), "transformers"

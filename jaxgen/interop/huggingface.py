@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from jaxgen.checksum import nested
+from jaxgen.checksum import by_path, nested
 from jaxgen.config import closest
 from jaxgen.data.tokenizer import Tokenizer
 from jaxgen.interop.bert_layout import BERT
@@ -24,7 +24,6 @@ from jaxgen.interop.layouts import GPT2, LLAMA, Family
 from jaxgen.interop.tensors import Tensors, write_tensors
 from jaxgen.nets.transformer import TransformerConfig
 from jaxgen.report.atomic import replacing
-from jaxgen.sharding import path_name
 
 FAMILIES = (GPT2, LLAMA, BERT)
 VOCABULARY = {"embed/tokens": 0, "net/embed/tokens": 0, "mlm/bias": 0, "head/kernel": 1}  # axes as long as it is
@@ -64,10 +63,6 @@ class Stored(NamedTuple):
     parts: tuple[tuple[str, int], ...]
     at: tuple[int, ...]
     transposed: bool
-
-
-def _leaves(tree: Any) -> dict[str, Any]:
-    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def _slots(family: Family, config: TransformerConfig, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Stored]:
@@ -117,7 +112,7 @@ def read_checkpoint(folder: Path) -> Model:
     except KeyError as error:
         raise ValueError(f"{folder / 'config.json'} lacks {error}") from None
     init, tensors = family.network(config, num_tokens).init, Tensors(folder)
-    shapes = {path: leaf.shape for path, leaf in _leaves(jax.eval_shape(init, jax.random.key(0))).items()}
+    shapes = {path: leaf.shape for path, leaf in by_path(jax.eval_shape(init, jax.random.key(0))).items()}
     bare = not any(name.startswith(family.prefix) for name in tensors.names)  # a base model without its head
     stored = lambda name: name.removeprefix(family.prefix) if bare else name
     lacking = [p for p in family.parts if not any(name.startswith(stored(p)) for name in tensors.names)]
@@ -126,7 +121,7 @@ def read_checkpoint(folder: Path) -> Model:
     _check(folder, tensors, {stored(slot.name): slot.shape for slot in slots}, family, config.tied)
     leaves = {path: np.empty(shape, np.float32) for path, shape in shapes.items()}
     if lacking:
-        leaves = {path: np.array(leaf) for path, leaf in _leaves(jax.jit(init)(jax.random.key(0))).items()}
+        leaves = {path: np.array(leaf) for path, leaf in by_path(jax.jit(init)(jax.random.key(0))).items()}
     for slot in slots:
         array = tensors.read(stored(slot.name))
         array, begin = array.T if slot.transposed else array, 0
@@ -197,7 +192,7 @@ def write_checkpoint(
     import ml_dtypes
 
     family = family_of(model.config)
-    leaves = {path: np.asarray(leaf) for path, leaf in _leaves(model.params).items()}
+    leaves = {path: np.asarray(leaf) for path, leaf in by_path(model.params).items()}
     for path, axis in VOCABULARY.items():
         if path in leaves:
             leaves[path] = leaves[path].take(range(model.num_tokens), axis)

@@ -9,6 +9,7 @@ times the number of them, with α as many times larger.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -27,7 +28,11 @@ from jaxgen.report.atomic import replacing
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
-REFUSED = ("use_dora", "modules_to_save", "lora_bias", "trainable_token_indices", "layer_replication")
+REFUSED = (
+    *("use_dora", "modules_to_save", "lora_bias", "trainable_token_indices", "layer_replication", "target_parameters"),
+    *("alora_invocation_tokens", "arrow_config", "use_qalora", "use_bdlora", "kasa_config", "monteclora_config"),
+)
+CHANGES_BASE = ("pissa", "olora", "corda", "loftq")  # of `init_lora_weights`: the base is no longer the model's
 
 
 class Adapters(NamedTuple):
@@ -61,8 +66,8 @@ def _modules(config: TransformerConfig) -> Iterator[_Module]:
             yield _Module(name.removesuffix(".weight"), place.paths)
 
 
-def _shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
-    tree = jax.eval_shape(Transformer(config, 1).init, jax.random.key(0))
+def _shapes(config: TransformerConfig, num_tokens: int) -> dict[str, tuple[int, ...]]:
+    tree = jax.eval_shape(Transformer(config, num_tokens).init, jax.random.key(0))
     return {path: leaf.shape for path, leaf in by_path(tree).items()}
 
 
@@ -76,8 +81,8 @@ def is_adapter(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
-def read_adapters(folder: Path, config: TransformerConfig) -> Adapters:
-    """Reads adapters for a network of this `config`; those of a smaller rank than others are filled up with zeros.
+def read_adapters(folder: Path, config: TransformerConfig, num_tokens: int) -> Adapters:
+    """Reads adapters for a network of this `config` and vocabulary; those of smaller ranks are filled up with zeros.
 
     Raises:
       FileNotFoundError: a file is missing.
@@ -90,10 +95,16 @@ def read_adapters(folder: Path, config: TransformerConfig) -> Adapters:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder / CONFIG} is damaged: {error!r}") from None
     asked = [name for name in REFUSED if tree.get(name)] + ["bias"] * (tree.get("bias", "none") != "none")
+    if str(tree.get("init_lora_weights")).lower().startswith(CHANGES_BASE):
+        asked.append(f"init_lora_weights={tree['init_lora_weights']}")
     if kind != "LORA" or asked:
         options = f" with {', '.join(asked)}" if asked else ""
         raise ValueError(f"{folder} holds {kind} adapters{options}: only plain LoRA is read")
-    tensors, shapes = Tensors(folder / TENSORS), _shapes(config)
+    if not (folder / TENSORS).is_file():
+        older = " (adapter_model.bin needs PyTorch: save it as safetensors first)" * any(folder.glob("*.bin"))
+        raise FileNotFoundError(f"no {folder / TENSORS}{older}")
+    tensors, shapes = Tensors(folder / TENSORS), _shapes(dataclasses.replace(config, vocab_multiple=1), num_tokens)
+    ours = _shapes(config, num_tokens)  # an output layer may have rows that no token needs
     known: set[str] = set()
     factors: dict[str, np.ndarray] = {}
     rank = max((tensors.shape(name)[0] for name in tensors.names if name.endswith("lora_A.weight")), default=0)
@@ -109,12 +120,13 @@ def read_adapters(folder: Path, config: TransformerConfig) -> Adapters:
             if (len(a), b.shape) != (inputs, (a.shape[1], ends[-1])):
                 raise ValueError(f"{name}: factors {a.shape} and {b.shape} of a matrix [{inputs}, {ends[-1]}]")
             known |= set(pair)
-            own_rank, own_alpha = a.shape[1], _pattern(tree.get("alpha_pattern") or {}, name, alpha)
+            own_rank = a.shape[1]
+            own_alpha = _pattern(tree.get("alpha_pattern") or {}, module.name.format(layer), alpha)
             scale = own_alpha / (math.sqrt(own_rank) if tree.get("use_rslora") else own_rank)
             for path, part in zip(module.paths, np.split(b, ends[:-1], 1), strict=True):
                 for leaf, x, shape in (
                     ("lora_a", a, (*lead, inputs, rank)),
-                    ("lora_b", part * np.float32(scale * rank / alpha), (*lead, rank, part.shape[1])),
+                    ("lora_b", part * np.float32(scale * rank / alpha), (*lead, rank, ours[path][-1])),
                 ):
                     whole = factors.setdefault(f"{path}/{leaf}", np.zeros(shape, np.float32))
                     whole[... if layer is None else layer][: x.shape[0], : x.shape[1]] = x
@@ -123,14 +135,17 @@ def read_adapters(folder: Path, config: TransformerConfig) -> Adapters:
     return Adapters(rank, alpha, nested(factors))
 
 
-def write_adapters(folder: Path, adapters: Adapters, config: TransformerConfig, base: str) -> None:
+def write_adapters(
+    folder: Path, adapters: Adapters, config: TransformerConfig, num_tokens: int, base: str | None
+) -> None:
     """Writes adapters that PEFT opens on a model that `huggingface.write_checkpoint` wrote.
 
     Args:
       folder: where to; made if need be.
       adapters: what is written.
       config: of the network.
-      base: the model's name or folder, as PEFT's config has it.
+      num_tokens: that it knows.
+      base: the model's name or folder, as PEFT's config has it; None for none.
 
     Raises:
       ValueError: adapters of what is no linear module there (an embedding), or a network of no family.
@@ -138,7 +153,8 @@ def write_adapters(folder: Path, adapters: Adapters, config: TransformerConfig, 
     from safetensors.numpy import save
 
     leaves = {path: np.asarray(leaf, np.float32) for path, leaf in by_path(adapters.params).items()}
-    left, shapes = {path.rpartition("/")[0] for path in leaves}, _shapes(config)
+    left = {path.rpartition("/")[0] for path in leaves}
+    shapes = _shapes(dataclasses.replace(config, vocab_multiple=1), num_tokens)
     tensors: dict[str, np.ndarray] = {}
     tree: dict[str, Any] = {
         "peft_type": "LORA",
@@ -173,7 +189,7 @@ def write_adapters(folder: Path, adapters: Adapters, config: TransformerConfig, 
             for path in module.paths:
                 width = shapes[path][-1]
                 if path in own:
-                    b[row : row + adapters.rank, column : column + width] = leaves[f"{path}/lora_b"][layer]
+                    b[row : row + adapters.rank, column : column + width] = leaves[f"{path}/lora_b"][layer][:, :width]
                     row += 0 if shared else adapters.rank
                 column += width
             name = PREFIX + module.name.format(layer)

@@ -44,14 +44,16 @@ def with_sets(run: Run, mesh: Mesh, state: Any, others: Sequence[Path]) -> Any:
 
 def _params(run: Run, mesh: Mesh, state: Any, folder: Path) -> Any:
     other, own = open_run(folder), run.config.method
-    alike = ("rank", "alpha", "targets")
     if not isinstance(other.config.method, lora.Config) or any(
-        getattr(own, name) != getattr(other.config.method, name) for name in alike
+        getattr(own, name) != getattr(other.config.method, name) for name in ("rank", "alpha")
     ):
-        raise ValueError(f"{folder} has no adapters like those of {run.workdir}: the same {', '.join(alike)}")
+        raise ValueError(f"{folder} has no adapters like those of {run.workdir}: the same rank and alpha")
     # The base's own options (its optimizer, say) may differ, the arrays may not.
     found = restore(other, layout(other, mesh), "last").state
     theirs, ours = by_path(found["base"]), by_path(state["base"])
     if theirs.keys() != ours.keys() or not all(bool(jnp.array_equal(x, ours[path])) for path, x in theirs.items()):
         raise ValueError(f"{folder} adapts another base than {run.workdir}")
+    shapes = lambda tree: {path: x.shape for path, x in by_path(tree).items()}
+    if wrong := sorted(shapes(found["params"]).items() ^ shapes(state["params"]).items()):
+        raise ValueError(f"{folder} trains other parameters than {run.workdir}: {', '.join(dict(wrong))}")
     return found["params"]

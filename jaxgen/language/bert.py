@@ -7,7 +7,8 @@ token, and 10 % stay; they are drawn anew in every step, special tokens never. T
 follows the first (`data.pairs`).
 
 Deviations: as `nets.bert`; of a row's n tokens 0.15 n are chosen on average, rounded up or down at random, where BERT's
-own script rounds to the nearest number and draws a few maskings once for all.
+own script rounds to the nearest number and draws a few maskings once for all; the rate falls by a cosine to a
+twentieth, where BERT's falls linearly to 0; positions and types are not decayed.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ def make(cfg: Config, spec: Spec) -> Method:
 
     def sample(state, key, num, cond=None):
         check_keys(cond, "masked")
-        own = [tokenizer.begin, *[mask] * cfg.sample.length, tokenizer.end]
+        own = [tokenizer.begin, *[mask] * min(cfg.sample.length, cfg.net.context - 2), tokenizer.end]
         prompt = cond["masked"] if cond else jnp.tile(jnp.array(own)[None], (num, 1))
         found = fill(bert, state["params"], prompt, key, cfg.sample, tokenizer)
         return found if cond else {"tokens": found["tokens"]}

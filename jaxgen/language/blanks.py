@@ -22,7 +22,7 @@ class FillConfig:
     """How blanks are filled."""
 
     length: int = 16
-    """Blanks, where no prompt brings its own."""
+    """Blanks, where no prompt brings its own; as many as fit."""
     top: int = 5
     """Tokens that are listed for each blank of a prompt, the likeliest first."""
     temperature: float = 1.0

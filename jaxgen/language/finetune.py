@@ -6,6 +6,8 @@
 
 The loss is the mean of − log p over texts, of its start and end, or over tagged tokens, in nats.
 `init_from={"pretrained": "RUN:params"}` starts from a run of `bert` with the same network.
+
+Deviations: as `bert`; a row of `Text` that is cut at `data.length` lacks its [SEP], those of `Annotated` have theirs.
 """
 
 from __future__ import annotations

@@ -26,6 +26,8 @@ def check_bert(cfg: TransformerConfig) -> None:
     """Raises a ValueError where a transformer cannot be BERT's."""
     if cfg.causal or cfg.num_types < 2:
         raise ValueError("BERT sees both ways and tells two texts apart: net.causal=False and net.num_types=2")
+    if cfg.moe.num_experts > 1:
+        raise ValueError("BERT has no loss that keeps a router even: net.moe.num_experts=1")
 
 
 class Bert:

@@ -13,8 +13,10 @@ from jaxgen.data import Text, batch_at, condition
 from jaxgen.data.tokenizer import Tokenizer
 from jaxgen.language import bert
 from jaxgen.language.blanks import FillConfig, types_of
+from jaxgen.language.embed import sentence_vectors
 from jaxgen.language.masking import mask_tokens
 from jaxgen.nets.bert import BERT, Bert
+from jaxgen.nets.moe import MoeConfig
 from jaxgen.optimizer import AdamWConfig
 from jaxgen.report.samples import with_text
 from toy_texts import story_file
@@ -130,10 +132,37 @@ def test_pairs_are_told_apart(data, method, trained):
     """As far as can be: half of the pairs are random, a quarter of these of the same person, 7 in 8 can be told."""
     state, step = trained[1], jax.jit(method.step)
     with jax.debug_key_reuse(False):
-        for i in range(500, 2500):
+        for i in range(1000, 2500):
             batch = batch_at(data, seed=0, step=i, batch_size=16, keys=method.reads)
             state, _ = step(state, batch, jax.random.key(i))
     assert means_of(method, state, data)["nsp_accuracy"] > 0.8
+
+
+def test_a_text_of_blanks_is_no_longer_than_the_context(data, trained):
+    net = dataclasses.replace(NET, context=24)
+    method = bert.make(dataclasses.replace(CONFIG, net=net, sample=FillConfig(length=40)), data.spec)
+    state = jax.eval_shape(method.init, jax.random.key(0), jax.tree.map(lambda x: x[:1], whole(data)))
+    assert jax.eval_shape(lambda state: method.sample(state, jax.random.key(0), 2), state)["tokens"].shape == (2, 24)
+
+
+def test_experts_are_refused(data):
+    with pytest.raises(ValueError, match="net.moe.num_experts=1"):
+        bert.make(dataclasses.replace(CONFIG, net=dataclasses.replace(NET, moe=MoeConfig(4))), data.spec)
+
+
+def test_sentence_vectors_are_each_texts_own_whatever_the_batch(data):
+    """Means by hand of the vectors of each text alone; texts of all lengths, out of order, the longest cut."""
+    inner = Tokenizer(data.spec.tokenizer)
+    bare = Bert(NET, inner.size)
+    params = jax.jit(bare.init)(jax.random.key(0))
+    texts = ["ann buys apples .", "bob", "bob eats pears . " * 9, "ann eats apples . bob buys pears ."]
+    found = sentence_vectors(bare, params, inner, texts, length=20, batch_size=3)
+    for text, vector in zip(texts, found, strict=True):
+        row = jnp.array([[inner.begin, *inner.encode(text)[:18], inner.end]])
+        mean = np.asarray(bare.apply(params, row, jnp.ones_like(row))[0]).mean(0)
+        np.testing.assert_allclose(vector, mean / np.linalg.norm(mean), atol=1e-5)
+    with pytest.raises(ValueError, match="length=33 must lie between 3 and net.context=32"):
+        sentence_vectors(bare, params, inner, texts, length=33)
 
 
 def test_blanks_are_filled_with_what_is_likely(data, method, trained):

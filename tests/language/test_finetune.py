@@ -117,6 +117,21 @@ def test_too_long_texts_are_cut_and_broken_lines_named(tmp_path):
         load("text", long, tokenizer="wordpiece:100")
 
 
+def test_tags_may_be_numbers_and_a_line_may_hold_what_splits_lines(tmp_path):
+    """0 is a tag, null is none; U+2028 stands in a JSON string as it is; other files of a folder are left alone."""
+    lines = [{"words": ["ann", "buys", "."], "tags": [0, 1, None]}, {"words": ["bob", "\u2028eats"], "tags": [0, 2]}]
+    text = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    (tmp_path / "a.jsonl").write_text(text, "utf-8")
+    (tmp_path / "readme.txt").write_text("not JSON")
+    data = dataclasses.replace(source("tag"), name=f"folder:{tmp_path}", validation=0).load()
+    assert data.spec.names["tags"] == ("0", "1", "2")
+    told = data.read("train", np.arange(2), ("tags",))["tags"]
+    assert [row[row >= 0].tolist() for row in told] == [[0, 1], [0, 2]]
+    (tmp_path / "b.jsonl").write_bytes(b'{"words": ["\xff"], "tags": [1]}')
+    with pytest.raises(ValueError, match=r"b\.jsonl, line 1"):
+        dataclasses.replace(source("tag"), name=f"folder:{tmp_path}", validation=0).load()
+
+
 def test_spans_by_brute_force():
     start, end = jax.nn.log_softmax(jax.random.normal(jax.random.key(0), (2, 6, 9)))
     for s, e, found in zip(*map(np.asarray, (start, end, finetune.best_span(start, end))), strict=True):
@@ -132,10 +147,16 @@ def test_it_starts_from_a_pretrained_network():
     pretrained = jax.jit(net.init)(jax.random.key(9))
     method = finetune.make(CONFIG, data.spec)
     batch = batch_at(data, seed=0, step=0, batch_size=16, keys=method.reads)
-    params = jax.jit(method.init)(jax.random.key(0), batch, {"pretrained": pretrained})["params"]
+    state = jax.jit(method.init)(jax.random.key(0), batch, {"pretrained": pretrained})
+    params = state["params"]
     assert params.keys() == {"net", "pooler", "head"}
     jax.tree.map(np.testing.assert_array_equal, params["net"], pretrained["net"])
     jax.tree.map(np.testing.assert_array_equal, params["pooler"], pretrained["pooler"])
+    step = jax.jit(method.step)
+    state, _ = step(state, batch, jax.random.key(1))  # at the ramp's start, of rate 0
+    tuned = step(state, batch, jax.random.key(2))[0]["params"]
+    changed = jax.tree.map(lambda new, old: bool((new != old).any()), tuned, params)
+    assert all(jax.tree.leaves(changed)), changed
 
 
 def test_bad_options_get_a_message():

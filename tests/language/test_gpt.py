@@ -120,7 +120,7 @@ def test_accumulation_weighs_parts_by_their_tokens(data):
 
 
 def test_experts_add_their_terms_to_the_loss(data):
-    """What is logged adds up; padding is no token of theirs; every expert gets a gradient."""
+    """What is logged adds up, and every expert gets a gradient; padding is no token of theirs."""
     net = dataclasses.replace(NET, num_layers=1, width=16, hidden=16, moe=MoeConfig(4, 2, balance_weight=0.5))
     method = gpt.make(dataclasses.replace(CONFIG, net=net), data.spec)
     batch = batch_at(data, seed=0, step=0, batch_size=8, keys=method.reads)
@@ -130,6 +130,11 @@ def test_experts_add_their_terms_to_the_loss(data):
     terms = 0.5 * metrics["router/balance"] + 0.001 * metrics["router/z"]
     assert metrics["loss"] == pytest.approx(metrics["lm_loss"] + terms, rel=1e-6)
     assert metrics["router/dropped"] == pytest.approx(0, abs=1e-6)
+    padded = {**batch, "tokens": jnp.where(batch["segment"] > 0, batch["tokens"], 7)}
+    assert (padded["tokens"] != batch["tokens"]).any(), "no row is padded"
+    again = jax.jit(method.step)(state, padded, jax.random.key(1))[1]
+    for name in ("router/balance", "router/z", "router/entropy"):
+        assert float(again[name]) == metrics[name], name
     assert 1 <= metrics["router/balance"] and 0 < metrics["router/entropy"] <= math.log(4)
     moments = after["opt_state"][1][0].mu["blocks"]["moe"]
     assert all((x != 0).any((2, 3)).all() for x in (moments["up"]["kernel"], moments["down"]["kernel"]))

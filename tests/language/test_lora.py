@@ -237,6 +237,9 @@ def test_adapters_that_do_not_go_together_are_refused(tmp_path):
     other = run._replace(config=dataclasses.replace(run.config, method=dataclasses.replace(SMALL, rank=1)))
     with pytest.raises(ValueError, match="has no adapters like those of"):
         adapters.with_sets(other, mesh, state, [tmp_path / "a"])
+    more = {**state["params"], "whole": {"embed/tokens": jnp.zeros((2, 8))}}
+    with pytest.raises(ValueError, match=r"trains other parameters than .*: whole/embed/tokens"):
+        adapters.with_sets(run, mesh, {**state, "params": more}, [tmp_path / "a"])
     with pytest.raises(ValueError, match="takes no --adapter"):
         adapters.rows(run._replace(method=run.method._replace(conditions=())), [tmp_path / "a"], 1, 1)
     with pytest.raises(ValueError, match="1 --adapter for 2 --prompt"):
