@@ -18,10 +18,10 @@ config = Experiment(
         code=64,
         gen=GeneratorConfig("resnet", widths=(96, 64), norm="batch"),
         critic=CriticConfig(widths=(96, 192), spectral=True),
-        gen_optimizer=PlayerConfig(learning_rate=1e-4, b1=0.0, b2=0.9, decay_steps=12_000),
-        critic_optimizer=PlayerConfig(learning_rate=4e-4, b1=0.0, b2=0.9, decay_steps=12_000),
+        gen_optimizer=PlayerConfig(learning_rate=1e-4, b1=0.0, b2=0.9, decay_steps=9000),
+        critic_optimizer=PlayerConfig(learning_rate=4e-4, b1=0.0, b2=0.9, decay_steps=9000),
         condition="attribute",
     ),
     data=Images("faces", validation=960),
-    train=TrainConfig(steps=12_000, batch_size=64, log_every=100, sample_every=2000, eval_every=2000, save_every=2000),
+    train=TrainConfig(steps=9000, batch_size=64, log_every=100, sample_every=2000, eval_every=2000, save_every=2000),
 )
