@@ -1,8 +1,10 @@
 """A GAN on the bundled 28×28 Fashion-MNIST: DCGAN's critic and loss, a residual generator, augmented.
 
 Run: python train.py configs/dcgan_fashion.py --workdir runs/dcgan_fashion
-Time and figures: not measured yet; eval/js is a loose lower bound of the Jensen-Shannon divergence of images as they
-are (the critic has seen changed ones alone), eval/class_coverage says which classes it kept
+Time: 51 minutes on one CPU core beside other work, 0.36 s a step alone
+Expect: Fréchet distance 157 of 2000 samples, where real test images have 4 and a Gaussian of the pixels 320;
+eval/class_coverage of 0.99; eval/js, a loose lower bound of the Jensen-Shannon divergence of images as they are (the
+critic has seen changed ones alone), of 0.07
 The paper's own networks: --method.gen.kind dcgan --method.gen.widths 128 64 --method.critic.norm batch
 --method.penalty none
 """
