@@ -104,7 +104,9 @@ def torch_program(
             of_critic(part.float() / 127.5 - 1, fake).backward()
             adam[1].step()
         adam[0].zero_grad()
+        critic.requires_grad_(False)  # whose own gradients nobody needs here
         of_gen(torch.randn(size, CODE)).backward()
+        critic.requires_grad_(True)
         adam[0].step()
         torch._foreach_lerp_(average, list(gen.parameters()), 1 - EMA)
 

@@ -6,7 +6,7 @@ Expect: Fréchet distance 157 of 2000 samples, where real test images have 4 and
 eval/class_coverage of 0.99; eval/js, a loose lower bound of the Jensen-Shannon divergence of images as they are (the
 critic has seen changed ones alone), of 0.07
 The paper's own networks: --method.gen.kind dcgan --method.gen.widths 128 64 --method.critic.norm batch
---method.penalty none
+--method.penalty none --method.gen.layers strided_5x5 --method.critic.layers strided_5x5
 """
 
 from jaxgen.config import Experiment, Rule, TrainConfig

@@ -1,7 +1,8 @@
 """WGAN-GP: a training step.
 
 Five descents of the critic with the gradient penalty and one of the generator, on 32 images of Fashion-MNIST each,
-28×28, in float32, with the players of configs/wgan_gp_fashion.py. `torch.compile` cannot differentiate a gradient.
+28×28, in float32, with DCGAN's players, the critic without normalisation. `torch.compile` cannot differentiate a
+gradient.
 """
 
 from benchmarks import gans

@@ -98,6 +98,7 @@ def check(cfg: Config, spec: Spec, num_unrolled: int = 0) -> None:
     check_player(cfg.critic_optimizer, "critic_optimizer")
     if cfg.condition not in ("none", *spec.sizes):
         raise ValueError(f"the data has no {cfg.condition!r} to condition on{closest(cfg.condition, spec.sizes)}")
+    plain = (cfg.critic.norm, cfg.critic.batch_features) == ("none", "none") and cfg.critic.kind != "capsule"
     batched = "batch" in (cfg.gen.norm, cfg.critic.norm) or cfg.critic.batch_features != "none"
     for fine, message in (
         (min(cfg.code, cfg.num_critic, cfg.accumulate) >= 1, "code, num_critic and accumulate must be 1 or more"),
@@ -116,6 +117,11 @@ def check(cfg: Config, spec: Spec, num_unrolled: int = 0) -> None:
             cfg.loss != "wasserstein" or cfg.penalty != "none" or cfg.clip is not None or cfg.critic.spectral,
             "loss=wasserstein needs something that keeps the critic smooth: penalty, clip or critic.spectral",
         ),
+        (
+            cfg.loss != "wasserstein" or not cfg.critic.spectral or plain,
+            "critic.spectral keeps a critic smooth that has kernels alone: take critic.norm=none, "
+            "critic.batch_features=none and another critic.kind than capsule",
+        ),
         (images or not cfg.augment, "augment changes images, and the data has vectors"),
     ):
         if not fine:
@@ -126,10 +132,10 @@ def make(cfg: Config, spec: Spec) -> Method:
     """A GAN of the images of `spec`, or of its vectors where it has no images: reads `image` [B,H,W,C] or `x` [B,D].
 
     It reads its condition as well, and `label` where the data has it, for the coverage of classes. `sample` takes the
-    condition; what is left open of it is that of an example of the first batch. `evaluate` gives `loss`, the critic's
+    condition; what is left open of it is that of an example of the last batch. `evaluate` gives `loss`, the critic's
     on held-out examples against the averaged generator, `duplicates`, `coverage` and `class_coverage` of `watching`,
-    and `js`, a lower bound of the Jensen-Shannon divergence in nats, where the critic's loss is logistic, or
-    `wasserstein`, an estimate of the distance by a critic scaled to a mean slope of 1.
+    and without batch features `js`, a lower bound of the Jensen-Shannon divergence in nats, where the critic's loss is
+    logistic, or `wasserstein`, an estimate of the distance by a critic scaled to a mean slope of 1.
 
     Raises:
       ValueError: an option of `cfg` is unknown or out of range, or contradicts another one or the data.
@@ -152,6 +158,10 @@ def build(cfg: Config, spec: Spec, num_unrolled: int = 0) -> Method:
         x = to_unit(batch[name], spec.levels) if name == "image" else batch[name]
         return x, batch[condition].reshape(len(x), -1) if sizes else None
 
+    def shown(y):
+        """The conditions of samples that ask for nothing; not the batch's own buffer."""
+        return y + 0
+
     def init(key, batch, warm=None):
         key_gen, key_critic = jax.random.split(key)
         x, y = read(batch)
@@ -164,12 +174,13 @@ def build(cfg: Config, spec: Spec, num_unrolled: int = 0) -> Method:
         state = {"gen": gen, "critic": critic}
         state |= {"gen_opt": gen_tx.init(gen["params"]), "critic_opt": critic_tx.init(critic["params"])}
         if sizes:
-            state["shown"] = y + 0  # not the batch's own buffer; for samples that ask for nothing
+            state["shown"] = shown(y)
         return state | ({"trend": watching.init_trend()} if cfg.loss == "wasserstein" else {})
 
     def step(state, batch, key):
         key_critic, key_gen = jax.random.split(key)
-        gen, parts = state["gen"], split_batch(read(batch), cfg.num_critic)
+        x, y = read(batch)
+        gen, parts = state["gen"], split_batch((x, y), cfg.num_critic)
         num = parts[0].shape[1]
 
         def turn(carry, inputs):
@@ -188,6 +199,8 @@ def build(cfg: Config, spec: Spec, num_unrolled: int = 0) -> Method:
         metrics = {"loss": gen_found.pop("loss"), **{f"gen/{k}": value for k, value in gen_found.items()}}
         metrics |= {f"critic/{k}": value[-1] for k, value in found.items()}
         new = {**state, "gen": gen, "critic": critic, "gen_opt": gen_opt, "critic_opt": critic_opt}
+        if sizes:
+            new["shown"] = shown(y)
         if cfg.loss == "wasserstein":
             new["trend"], metrics["critic/falling"] = watching.follow(state["trend"], metrics["critic/wasserstein"])
         return new, metrics
@@ -214,6 +227,8 @@ def build(cfg: Config, spec: Spec, num_unrolled: int = 0) -> Method:
         found = {"loss": (each, ones), "coverage": (near, ones), "duplicates": (watching.duplicates(x, fake), ones)}
         if "label" in reads:
             found["class_coverage"] = watching.class_covered(near, batch["label"], spec.sizes["label"][0]), ones
+        if cfg.critic.batch_features != "none":
+            return found  # a critic of groups tells groups apart, which says less of single examples
         if cfg.loss in ("saturating", "non_saturating"):
             found["js"] = losses.js_bound(each), ones
         elif cfg.loss == "wasserstein":

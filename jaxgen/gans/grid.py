@@ -128,7 +128,9 @@ def table(results: dict[str, dict[str, dict[str, Any]]], baseline: float) -> str
 
 def sheet(pictures: dict[str, dict[str, np.ndarray | None]], columns: int = 4) -> np.ndarray:
     """A contact sheet, uint8 [H, W, 3]: a row a pair of networks, a column a training, sixteen samples a cell."""
-    known = next(x for row in pictures.values() for x in row.values() if x is not None)
+    known = next((x for row in pictures.values() for x in row.values() if x is not None), None)
+    if known is None:
+        raise ValueError("all runs diverged: there is nothing to show")
     blank = np.zeros_like(known[:16])
     cells = lambda row: [grid(blank if x is None else x[:16], columns, scale=1) for x in row.values()]
     return np.concatenate([np.concatenate(cells(row), 1) for row in pictures.values()], 0)

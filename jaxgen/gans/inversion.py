@@ -59,7 +59,8 @@ class SampleConfig:
     start: Start = "encoder"
     """`encoder`: its code, and in further starts that code with noise; `random`: codes of random pictures."""
     seen: Seen = "unmasked"
-    """What of a known picture is searched for: what the mask leaves, or the `whole` picture, to be edited."""
+    """What of a known picture is searched for: what the mask leaves, or the `whole` picture, to be edited,
+    whatever the mask."""
     learning_rate: float = 0.05
     """Of the search, by Adam."""
     prior_weight: float = 1e-3
@@ -204,11 +205,12 @@ def make(cfg: Config, spec: Spec) -> Method:
         return take(z), take(error)
 
     def edit(state, z, asked):
-        """z [B, K] with the values asked [B, A], where they are not open (-1), in place of those it shows."""
+        """z [B, K] with the values asked [B, A], where they are open (-1) those it shows."""
         means, weights = mean_codes(state["moments"])
+        values = lambda z: read(encode(state["params"], draw(state["gen"], z))[1])
+        asked = jnp.where(asked < 0, values(z), asked)
         for i, size in enumerate(sizes):
-            now = read(encode(state["params"], draw(state["gen"], z))[1])[:, i]
-            wanted = jnp.where(asked[:, i] < 0, now, asked[:, i])
+            now, wanted = values(z)[:, i], asked[:, i]
             row = lambda value, first=ends[i] - size: first + value
             direction = weights[row(wanted)] - weights[row(now)]
             z = moved(z, direction, means[row(wanted)], options.strength)

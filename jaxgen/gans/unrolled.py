@@ -53,4 +53,9 @@ def make(cfg: Config, spec: Spec) -> Method:
             "the generator's gradient goes through the critic's optimizer: method.critic_optimizer needs kind=sgd, or "
             "kind=adam with eps_root above 0, such as 1e-8"
         )
+    if cfg.num_unrolled and cfg.critic.spectral:
+        raise ValueError(
+            "the singular vectors of method.critic.spectral are held fixed in gradients, which through the critic's "
+            "steps would be wrong: set spectral=False"
+        )
     return gan.build(cfg, spec, cfg.num_unrolled)

@@ -62,9 +62,4 @@ def make(cfg: Config, spec: Spec) -> Method:
             "a Wasserstein GAN needs one way to keep its critic smooth: method.penalty, method.clip or "
             f"method.critic.spectral, not {sum(ways)} of them"
         )
-    if cfg.critic.spectral and (cfg.critic.norm != "none" or cfg.critic.kind == "capsule"):
-        raise ValueError(
-            "method.critic.spectral keeps a critic smooth that has kernels alone: take critic.norm=none and another "
-            "critic.kind than capsule"
-        )
     return gan.build(cfg, spec)

@@ -9,8 +9,7 @@ agreement (Sabour et al., procedure 1) lets it vote for those whose other votes 
 The output capsules are `real` and `generated`. The score is log ‖s_real‖² − log ‖s_generated‖²: a logit as every loss
 takes it, whose sigmoid is the share of `real` in the squared lengths.
 
-Deviations: no reconstruction; the agreements that set c are not differentiated, as in most code, which Jaiswal et al.'s
-critic with one output has no need of; small layers.
+Deviations: no reconstruction; two outputs, where Jaiswal et al. have one; small layers.
 """
 
 from __future__ import annotations
@@ -34,11 +33,10 @@ def squash(s: jax.Array) -> jax.Array:
 
 def route(votes: jax.Array, num: int = 3) -> jax.Array:
     """Total inputs s [B, J, D] of J output capsules, from votes [B, I, J, D] of I capsules, by `num` rounds."""
-    still = jax.lax.stop_gradient(votes)
     b = jnp.zeros(votes.shape[:3])
     for _ in range(num - 1):
-        v = squash(jnp.einsum("bij,bijd->bjd", jax.nn.softmax(b, 2), still))
-        b = b + jnp.einsum("bijd,bjd->bij", still, v)
+        v = squash(jnp.einsum("bij,bijd->bjd", jax.nn.softmax(b, 2), votes))
+        b = b + jnp.einsum("bijd,bjd->bij", votes, v)
     return jnp.einsum("bij,bijd->bjd", jax.nn.softmax(b, 2), votes)
 
 

@@ -6,13 +6,16 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import harness
 from jaxgen.config import Experiment, Rule, TrainConfig
 from jaxgen.data import Images, Toy, batch_at
 from jaxgen.gans import gan
-from jaxgen.gans.networks import CriticConfig, GeneratorConfig
+from jaxgen.gans.adversarial import make_game
+from jaxgen.gans.augment import augment
+from jaxgen.gans.networks import Critic, CriticConfig, Generator, GeneratorConfig
 from jaxgen.gans.optimizers import PlayerConfig, optimizer
 from jaxgen.report.log import read_metrics
 
@@ -54,9 +57,14 @@ def ring(num_steps=1, **changes):
     return first, state, metrics
 
 
-def test_a_step_with_plain_descent_is_written_out_by_hand():
-    """Twice the critic, each on its half and on examples of the generator as it was; then the generator, against it."""
-    first, state, metrics = ring(num_critic=2)
+@pytest.mark.parametrize("kind", ["none", "two_sided", "one_sided", "r1"])
+def test_a_step_with_plain_descent_is_written_out_by_hand(kind):
+    """Twice the critic, each on its half and on examples of the generator as it was; then the generator, against it.
+
+    Each has its own rate; the penalty, of weight 3, is of every example's own gradient.
+    """
+    rates = {"gen_optimizer": PlayerConfig("sgd", 0.02), "critic_optimizer": PlayerConfig("sgd", 0.05)}
+    first, state, metrics = ring(num_critic=2, penalty=kind, penalty_weight=3.0, **rates)
     x = batch_of(RING, gan.make(RING.method, RING.data.load().spec))["x"]
     key_critic, key_gen = jax.random.split(jax.random.key(0))
     codes = lambda key: jax.random.normal(jax.random.split(key, 3)[0], (16, 4))
@@ -67,24 +75,61 @@ def test_a_step_with_plain_descent_is_written_out_by_hand():
 
     score = lambda critic, x: play(critic, x, lambda h: jax.nn.leaky_relu(h, 0.2))[:, 0]
     draw = lambda gen, z: play(gen, z, jax.nn.relu)
-    descend = lambda params, grads: jax.tree.map(lambda p, g: p - 0.05 * g, params, grads)
+    descend = lambda params, grads, rate: jax.tree.map(lambda p, g: p - rate * g, params, grads)
+
+    def penalty(critic, real, fake, mix):
+        at = real if kind == "r1" else mix[:, None] * real + (1 - mix[:, None]) * fake
+        norm = jnp.linalg.norm(jax.vmap(jax.grad(lambda x: score(critic, x[None])[0]))(at), axis=1)
+        each = {"none": 0 * norm, "two_sided": (norm - 1) ** 2, "one_sided": jnp.maximum(norm - 1, 0)}
+        return (each | {"r1": norm**2 / 2})[kind].mean()
 
     @jax.jit
     def by_hand(gen, critic):
         for i, key in enumerate(jax.random.split(key_critic, 2)):
             fake, real = draw(gen, codes(key)), x[i::2]  # part i has the examples i, i + 2, …
-            loss = lambda c: (jax.nn.softplus(-score(c, real)) + jax.nn.softplus(score(c, fake))).mean()  # noqa: B023
+            mix = jax.random.uniform(jax.random.split(key, 3)[1], (16,))
+            game = lambda c: (jax.nn.softplus(-score(c, real)) + jax.nn.softplus(score(c, fake))).mean()  # noqa: B023
+            loss = lambda c: game(c) + 3.0 * penalty(c, real, fake, mix)  # noqa: B023
             value, grads = jax.value_and_grad(loss)(critic)
-            critic = descend(critic, grads)
+            critic = descend(critic, grads, 0.05)
         gen_loss = lambda g: jax.nn.softplus(-score(critic, draw(g, codes(key_gen)))).mean()
         gen_value, grads = jax.value_and_grad(gen_loss)(gen)
-        return descend(gen, grads), critic, value, gen_value
+        return descend(gen, grads, 0.02), critic, value, gen_value
 
     want_gen, want_critic, critic_loss, gen_loss = by_hand(first["gen"]["params"], first["critic"]["params"])
     chex.assert_trees_all_close(state["critic"]["params"], want_critic, rtol=1e-5, atol=1e-6)
     chex.assert_trees_all_close(state["gen"]["params"], want_gen, rtol=1e-5, atol=1e-6)
     assert metrics["critic/loss"] == pytest.approx(float(critic_loss), rel=1e-5)  # of the last descent
     assert metrics["loss"] == pytest.approx(float(gen_loss), rel=1e-5)
+
+
+def test_both_players_see_augmented_images_and_the_condition():
+    """Scores of images changed by hand, given their labels; without either they are others."""
+    cfg = dataclasses.replace(TINY.method, critic=CriticConfig(widths=(4, 8)), augment=("translation",))
+    nets = Generator(cfg.gen, (8, 8, 1), (10,)), Critic(cfg.critic, (10,))
+    game = make_game(cfg, *nets, *(optax.sgd(0.1),) * 2)
+    y = jnp.arange(6)[:, None]
+
+    @jax.jit
+    def run(key):
+        keys = jax.random.split(key, 4)
+        gen = dict(nets[0].init(keys[0], jnp.zeros((1, 4)), y[:1]))
+        critic = dict(nets[1].init(keys[1], jnp.zeros((1, 8, 8, 1)), y[:1]))
+        noise, real = game.draw(keys[2], 6), jax.random.normal(keys[3], (6, 8, 8, 1))
+        fake = game.generate(gen, noise["z"], y)[0]
+        metrics = game.train_critic(critic, optax.sgd(0.1).init(critic["params"]), real, fake, y, noise)[2]
+        ahead = game.gen_loss(gen["params"], gen, critic, None, real, y, noise)[0]
+        change = lambda x, side: augment(x, noise["augment"][:, side], cfg.augment)
+        score = lambda x, y: nets[1].apply(critic, x, y)
+        seen = score(change(real, 0), y), score(change(fake, 1), y)
+        others = score(real, y), score(change(real, 0), (y + 1) % 10)
+        return metrics, ahead, seen, others
+
+    metrics, ahead, (on_real, on_fake), others = run(jax.random.key(0))
+    assert metrics["real"] == pytest.approx(float(on_real.mean()), rel=1e-5)
+    assert metrics["fake"] == pytest.approx(float(on_fake.mean()), rel=1e-5)
+    assert ahead == pytest.approx(float(jax.nn.softplus(-on_fake).mean()), rel=1e-5)
+    assert all(abs(float(x.mean() - on_real.mean())) > 1e-3 for x in others)
 
 
 def test_two_time_scales_and_schedules():

@@ -51,14 +51,29 @@ def test_every_critic_sees_its_condition(kind, conditioning):
 
 
 def test_a_projection_is_the_scalar_product_with_the_features():
-    """f(x, y) − f(x, y') = (V (y − y')) · h(x) is linear in the one-hots: two changes add up."""
+    """f(x, y) = w · h(x) + b + (V y) · h(x), by hand from the parameters."""
     critic = Critic(CriticConfig("mlp", (4,)), SIZES)
-    x = jax.random.normal(jax.random.key(1), (4, 6))
-    y = jnp.array([[0, 0], [1, 0], [0, 1], [1, 1]])
-    x = jnp.broadcast_to(x[:1], x.shape)
-    a, b, c, d = jax.jit(critic.init_with_output)(jax.random.key(0), x, y)[0]
-    assert float(d - c) == pytest.approx(float(b - a), abs=1e-5)
-    assert abs(float(b - a)) > 1e-3
+    x, y = jax.random.normal(jax.random.key(1), (4, 6)), jnp.array([[0, 0], [1, 0], [0, 1], [1, 1]])
+    scores, variables = jax.jit(critic.init_with_output)(jax.random.key(0), x, y)
+    p = variables["params"]
+    h = jax.nn.leaky_relu(x @ p["net"]["hidden_0"]["kernel"] + p["net"]["hidden_0"]["bias"][None], 0.2)
+    each = (one_hots(y, SIZES) @ p["condition"]["kernel"] * h).sum(1)
+    np.testing.assert_allclose(scores, h @ p["out"]["kernel"][:, 0] + p["out"]["bias"] + each, atol=1e-5)
+    assert (jnp.abs(each) > 1e-3).all()
+
+
+@pytest.mark.parametrize("side", [16, 28, 32, 64])
+@pytest.mark.parametrize("kind", ["dcgan", "resnet", "capsule"])
+def test_networks_of_every_size(kind, side):
+    critic = Critic(CriticConfig(kind, (8, 8)))
+    gen = Generator(GeneratorConfig("dcgan" if kind == "capsule" else kind, (8, 8)), (side, side, 3))
+
+    def run(key):
+        x = gen.init_with_output(key, jnp.zeros((2, 4)))[0]
+        return x, critic.init_with_output(key, x)[0]
+
+    image, score = jax.eval_shape(run, jax.random.key(0))
+    assert image.shape == (2, side, side, 3) and score.shape == (2,)
 
 
 @pytest.mark.parametrize(

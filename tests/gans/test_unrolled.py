@@ -128,6 +128,7 @@ def test_no_step_ahead_is_the_plain_gan_bit_for_bit():
         ({"critic_optimizer": PlayerConfig()}, "eps_root above 0"),
         ({"critic_optimizer": PlayerConfig("rmsprop", eps_root=1e-8)}, "kind=sgd"),
         ({"accumulate": 2}, "accumulate=1"),
+        ({"critic": CriticConfig("mlp", (8,), spectral=True)}, "set spectral=False"),
     ],
 )
 def test_options_that_cannot_be_followed_are_refused(change, message):
