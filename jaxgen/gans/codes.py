@@ -21,13 +21,13 @@ def mean_codes(moments: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
     return moments["hz"] / shares[:, None], weights
 
 
-def moved(z: jax.Array, direction: jax.Array, target: jax.Array, strength: float = 1.0) -> jax.Array:
-    """z [B, K] moved along `direction` [B, K] to where `target` [B, K] lies on it, `strength` of the way.
+def moved(z: jax.Array, direction: jax.Array, target: jax.Array) -> jax.Array:
+    """z [B, K] moved along `direction` [B, K] to where `target` [B, K] lies on it; never back.
 
     A direction of 0 moves nothing.
     """
-    way = ((target - z) * direction).sum(1, keepdims=True)
-    return z + strength * way * direction / jnp.maximum(jnp.square(direction).sum(1, keepdims=True), 1e-12)
+    way = jnp.maximum(((target - z) * direction).sum(1, keepdims=True), 0.0)
+    return z + way * direction / jnp.maximum(jnp.square(direction).sum(1, keepdims=True), 1e-12)
 
 
 def seen_error(x: jax.Array, known: jax.Array, seen: jax.Array) -> jax.Array:
