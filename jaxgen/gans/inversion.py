@@ -4,7 +4,7 @@ Arithmetic (Radford et al. 2016, arXiv 1511.06434, section 6.3.2): averages m_v 
 value v of an attribute. A code gets the value j in place of i by moving along d = w_j − w_i to where the average
 lies on it that has been moved s times by the difference of the two,
 
-  z' = z + max(0, d·(m_i + s (m_j − m_i)) − d·z) d / ‖d‖²,   s = 0, 1, 1½, 2, 3, 4,
+  z' = z + max(0, d·(m_i + s (m_j − m_i)) − d·z) d / ‖d‖²,   s = 0, 1, 1½, 2, 3, 4, 6,
 
 where w regresses codes on all attributes at once (`codes`). The least s is taken whose picture the encoder below is
 sure of; the lecture's s is 1, which for half of the codes ends short of what it takes.
@@ -50,7 +50,7 @@ Start = Literal["encoder", "random"]
 Seen = Literal["unmasked", "whole"]
 
 
-TIMES = (0.0, 1.0, 1.5, 2.0, 3.0, 4.0)  # how often an average is moved by a difference of averages
+TIMES = (0.0, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # how often an average is moved by a difference of averages
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class SampleConfig:
     """Of the search, by Adam."""
     prior_weight: float = 1e-3
     """λ, which keeps codes typical."""
-    certainty: float = 0.9
+    certainty: float = 0.97
     """The probability that the encoder must give to a value asked for; codes move on till it does."""
 
 
@@ -219,9 +219,7 @@ def make(cfg: Config, spec: Spec) -> Method:
         for i, size in enumerate(sizes):
             wanted, rows = asked[:, i], slice(ends[i] - size, ends[i])
             hot = jax.nn.one_hot(wanted, size)
-            now = (
-                jnp.where(hot > 0, -jnp.inf, logits(z)[i]).argmax(1) if size > 1 else wanted
-            )  # the likeliest of the others
+            now = jnp.where(hot > 0, -jnp.inf, logits(z)[i]).argmax(1)  # the likeliest of the others
             mean, direction = means[rows], weights[rows][wanted] - weights[rows][now]
 
             def turn(carry, times, i=i, hot=hot, now=now, wanted=wanted, mean=mean, direction=direction):
