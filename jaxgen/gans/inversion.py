@@ -7,7 +7,7 @@ lies on it that has been moved s times by the difference of the two,
   z' = z + max(0, d·(m_i + s (m_j − m_i)) − d·z) d / ‖d‖²,   s = 0, 1, 1½, 2, 3, 4, 6,
 
 where w regresses codes on all attributes at once (`codes`). The least s is taken whose picture the encoder below is
-sure of; the lecture's s is 1, which for half of the codes ends short of what it takes.
+sure of, or the one it is surest of; the lecture's s is 1, which for half of the codes ends short of what it takes.
 
 Search (Yeh et al. 2017, arXiv 1607.07539; Zhu et al. 2016, arXiv 1609.03552): the code of a picture x, of which a part
 is hidden, from several starts, the best of which is kept:
@@ -222,15 +222,19 @@ def make(cfg: Config, spec: Spec) -> Method:
             now = jnp.where(hot > 0, -jnp.inf, logits(z)[i]).argmax(1)  # the likeliest of the others
             mean, direction = means[rows], weights[rows][wanted] - weights[rows][now]
 
-            def turn(carry, times, i=i, hot=hot, now=now, wanted=wanted, mean=mean, direction=direction):
-                start, end, done = carry
-                candidate = moved(start, direction, mean[now] + times * (mean[wanted] - mean[now]))
-                candidate = jnp.where(times > 0, candidate, start)
+            def turn(carry, times, z=z, i=i, hot=hot, now=now, wanted=wanted, mean=mean, direction=direction):
+                best, likely, done = carry
+                candidate = moved(z, direction, mean[now] + times * (mean[wanted] - mean[now]))
+                candidate = jnp.where(times > 0, candidate, z)
                 found = logits(candidate)[i]
-                sure = (found.argmax(1) == wanted) & ((jax.nn.softmax(found) * hot).sum(1) >= least[:, i])
-                return (start, jnp.where(done[:, None], end, candidate), done | sure), None
+                probability = (jax.nn.softmax(found) * hot).sum(1)
+                sure = (found.argmax(1) == wanted) & (probability >= least[:, i])
+                better = ~done & (sure | (probability > likely))
+                best = jnp.where(better[:, None], candidate, best)
+                return (best, jnp.where(better, probability, likely), done | sure), None
 
-            z = jax.lax.scan(turn, (z, z, jnp.zeros(len(z), bool)), jnp.array(TIMES))[0][1]
+            start = z, jnp.full(len(z), -1.0), jnp.zeros(len(z), bool)
+            z = jax.lax.scan(turn, start, jnp.array(TIMES))[0][0]
         return z
 
     def sample(state, key, num, cond=None):

@@ -67,7 +67,7 @@ def test_a_step_with_plain_descent_is_written_out_by_hand(kind):
     first, state, metrics = ring(num_critic=2, penalty=kind, penalty_weight=3.0, **rates)
     x = batch_of(RING, gan.make(RING.method, RING.data.load().spec))["x"]
     key_critic, key_gen = jax.random.split(jax.random.key(0))
-    codes = lambda key: jax.random.normal(jax.random.split(key, 3)[0], (16, 4))
+    codes = jax.random.normal(jax.random.split(key_gen, 3)[0], (16, 4))
 
     def play(params, h, act):
         net, out = params["net"]["hidden_0"], params["out"]
@@ -86,13 +86,14 @@ def test_a_step_with_plain_descent_is_written_out_by_hand(kind):
     @jax.jit
     def by_hand(gen, critic):
         for i, key in enumerate(jax.random.split(key_critic, 2)):
-            fake, real = draw(gen, codes(key)), x[i::2]  # part i has the examples i, i + 2, …
-            mix = jax.random.uniform(jax.random.split(key, 3)[1], (16,))
+            key_z, key_mix, _ = jax.random.split(key, 3)
+            mix = jax.random.uniform(key_mix, (16,))
+            fake, real = draw(gen, jax.random.normal(key_z, (16, 4))), x[i::2]  # part i: the examples i, i + 2, …
             game = lambda c: (jax.nn.softplus(-score(c, real)) + jax.nn.softplus(score(c, fake))).mean()  # noqa: B023
             loss = lambda c: game(c) + 3.0 * penalty(c, real, fake, mix)  # noqa: B023
             value, grads = jax.value_and_grad(loss)(critic)
             critic = descend(critic, grads, 0.05)
-        gen_loss = lambda g: jax.nn.softplus(-score(critic, draw(g, codes(key_gen)))).mean()
+        gen_loss = lambda g: jax.nn.softplus(-score(critic, draw(g, codes))).mean()
         gen_value, grads = jax.value_and_grad(gen_loss)(gen)
         return descend(gen, grads, 0.02), critic, value, gen_value
 
