@@ -174,7 +174,9 @@ def test_resume_is_bitwise_on_a_mesh_and_goes_on_with_one_device(name, tmp_path)
     a, b = (read_metrics(tmp_path / run / "metrics.jsonl") for run in ("straight", "single"))
     for x, y in zip(a, b, strict=True):
         for metric in {"loss", "eval/loss"} & x.keys():
-            np.testing.assert_allclose(y[metric], x[metric], rtol=1e-6, err_msg=f"{metric} at step {x['step']}")
+            # Of the run's largest loss: a GAN's is a difference of scores, which passes through 0 with their rounding.
+            scale = max(abs(line[metric]) for line in a if metric in line)
+            np.testing.assert_allclose(y[metric], x[metric], 1e-6, 1e-6 * scale, err_msg=f"{metric}, {x['step']}")
 
 
 @pytest.mark.slow
