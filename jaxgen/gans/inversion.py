@@ -7,7 +7,7 @@ lies on it that has been moved s times by the difference of the two,
   z' = z + max(0, d·(m_i + s (m_j − m_i)) − d·z) d / ‖d‖²,   s = 0, 1, 1½, 2, 3, 4, 6,
 
 where w regresses codes on all attributes at once (`codes`). The least s is taken whose picture the encoder below is
-sure of, or the one it is surest of; the lecture's s is 1, which for half of the codes ends short of what it takes.
+sure of, or the one it is surest of; the lecture's s is 1, which often ends short of what it takes.
 
 Search (Yeh et al. 2017, arXiv 1607.07539; Zhu et al. 2016, arXiv 1609.03552): the code of a picture x, of which a part
 is hidden, from several starts, the best of which is kept:
@@ -35,7 +35,7 @@ import optax
 
 from jaxgen.config import check_choice
 from jaxgen.data.condition import check_keys
-from jaxgen.gans.codes import mean_codes, moved, seen_error
+from jaxgen.gans.codes import mean_codes, moved_until, seen_error
 from jaxgen.gans.networks import CriticConfig, Generator, GeneratorConfig, check_networks, one_hots
 from jaxgen.method import Method, descend
 from jaxgen.nets.autoencoder import AutoencoderConfig, Encoder, check_autoencoder
@@ -48,9 +48,6 @@ if TYPE_CHECKING:
 MEMORY = 0.999  # decay of the averages of codes: the encoder that reads the pictures changes
 Start = Literal["encoder", "random"]
 Seen = Literal["unmasked", "whole"]
-
-
-TIMES = (0.0, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # how often an average is moved by a difference of averages
 
 
 @dataclass(frozen=True)
@@ -216,25 +213,22 @@ def make(cfg: Config, spec: Spec) -> Method:
         logits = lambda z: encode(state["params"], draw(state["gen"], z))[1]
         least = jnp.where(asked < 0, 0.0, options.certainty)  # what is open is to stay the likeliest
         asked = jnp.where(asked < 0, read(logits(z)), asked)
-        for i, size in enumerate(sizes):
-            wanted, rows = asked[:, i], slice(ends[i] - size, ends[i])
-            hot = jax.nn.one_hot(wanted, size)
+
+        def put_in(z, i):
+            wanted, rows = asked[:, i], slice(ends[i] - sizes[i], ends[i])
+            hot = jax.nn.one_hot(wanted, sizes[i])
             now = jnp.where(hot > 0, -jnp.inf, logits(z)[i]).argmax(1)  # the likeliest of the others
-            mean, direction = means[rows], weights[rows][wanted] - weights[rows][now]
 
-            def turn(carry, times, z=z, i=i, hot=hot, now=now, wanted=wanted, mean=mean, direction=direction):
-                best, likely, done = carry
-                candidate = moved(z, direction, mean[now] + times * (mean[wanted] - mean[now]))
-                candidate = jnp.where(times > 0, candidate, z)
-                found = logits(candidate)[i]
+            def judge(z):
+                found = logits(z)[i]
                 probability = (jax.nn.softmax(found) * hot).sum(1)
-                sure = (found.argmax(1) == wanted) & (probability >= least[:, i])
-                better = ~done & (sure | (probability > likely))
-                best = jnp.where(better[:, None], candidate, best)
-                return (best, jnp.where(better, probability, likely), done | sure), None
+                return probability, (found.argmax(1) == wanted) & (probability >= least[:, i])
 
-            start = z, jnp.full(len(z), -1.0), jnp.zeros(len(z), bool)
-            z = jax.lax.scan(turn, start, jnp.array(TIMES))[0][0]
+            mean = means[rows]
+            return moved_until(z, weights[rows][wanted] - weights[rows][now], mean[now], mean[wanted], judge)
+
+        for i in range(len(sizes)):
+            z = put_in(z, i)
         return z
 
     def sample(state, key, num, cond=None):

@@ -104,7 +104,7 @@ def make(cfg: Config, spec: Spec) -> Method:
         return cross_entropy(logits, batch["label"]), logits, *(x.reshape(num, -1).sum(1) for x in (nats, weight))
 
     def loss_fn(params, batch, noise):
-        loss, _, nats, weight = terms(params, batch, noise[0] if cfg.net.dropout else None)
+        loss, _, nats, weight = terms(params, batch, noise[0])
         lm_loss = nats.sum() / weight.sum()
         return loss.mean() + cfg.aux_weight * lm_loss, {"class_loss": loss.mean(), "lm_loss": lm_loss}
 

@@ -149,7 +149,7 @@ def make(cfg: Config, spec: Spec) -> Method:
 
     def loss_fn(params, batch, noise):
         # One mask serves a whole batch, so its first example's key is as good as any.
-        nats, _, weight, terms = losses(params, batch, noise[0] if cfg.net.dropout else None)
+        nats, _, weight, terms = losses(params, batch, noise[0])
         loss = nats.sum() / weight.sum()
         if terms is None:
             return loss, {}

@@ -116,7 +116,7 @@ class Transformer:
           segment: int [B, T], runs of equal numbers: a token sees those of its own run alone, and has its place there
             for a position; None for rows of one run.
           types: int [B, T], with `num_types`; None for type 0.
-          key: of the dropout; None for inference.
+          key: of the dropout, in training; None elsewhere, where experts have places for all tokens.
 
         Returns:
           [B, T, D].

@@ -135,6 +135,9 @@ def test_experts_add_their_terms_to_the_loss(data):
     again = jax.jit(method.step)(state, padded, jax.random.key(1))[1]
     for name in ("router/balance", "router/z", "router/entropy"):
         assert float(again[name]) == metrics[name], name
+    tight = dataclasses.replace(net, moe=dataclasses.replace(net.moe, capacity=0.5))
+    few = jax.jit(gpt.make(dataclasses.replace(CONFIG, net=tight), data.spec).step)(state, batch, jax.random.key(1))[1]
+    assert net.dropout == 0 and few["router/dropped"] > 0.1, "places are limited in training, without dropout too"
     assert 1 <= metrics["router/balance"] and 0 < metrics["router/entropy"] <= math.log(4)
     moments = after["opt_state"][1][0].mu["blocks"]["moe"]
     assert all((x != 0).any((2, 3)).all() for x in (moments["up"]["kernel"], moments["down"]["kernel"]))
