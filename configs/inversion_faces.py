@@ -1,7 +1,7 @@
 """Codes of the faces that wgan_gp_faces draws: arithmetic with attributes, and pictures completed; needs that run.
 
 Run: python train.py configs/inversion_faces.py --workdir runs/inversion_faces
-Time: 18 minutes on one CPU core beside other work, and python -m jaxgen.gans.flips runs/inversion_faces two
+Time: 18 minutes on one CPU core beside other work, and python -m jaxgen.gans.flips runs/inversion_faces five
 Expect: of 200 faces long hair flipped in 93 % and glasses in 83 %, smiling in 61 %; others kept in 85, 84 and 91 %
 Then: python sample.py runs/inversion_faces --condition glasses=1 --num 8 --out glasses.png
       python sample.py runs/inversion_faces --known test --mask right --num 8 --out completed.png

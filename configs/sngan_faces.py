@@ -1,7 +1,7 @@
 """SNGAN on the bundled 16×16 faces: a spectrally normalised critic, hinge loss, attributes by projection.
 
 Run: python train.py configs/sngan_faces.py --workdir runs/sngan_faces
-Time: 42 minutes on one CPU core beside other work, 0.25 s a step alone
+Time: 42 minutes on one CPU core beside other work, 0.25 s a step where it has a core to itself
 Expect: Fréchet distance 24 of 2000 samples, where real test images have 6.8 and a Gaussian of the pixels 214; faces
 that were asked to smile or not read as such with a balanced accuracy of 0.95, those with glasses or without 0.99
 Then: python sample.py runs/sngan_faces --condition smiling=1,glasses=1 --out asked.png

@@ -1,7 +1,7 @@
 """WGAN with a gradient penalty on the bundled 16×16 faces.
 
 Run: python train.py configs/wgan_gp_faces.py --workdir runs/wgan_gp_faces
-Time: 52 minutes on one CPU core beside other work, 0.28 s a step alone
+Time: 52 minutes on one CPU core beside other work, 0.28 s a step where it has a core to itself
 Expect: Fréchet distance 62 of 2000 samples, where real test images have 6.8 and a Gaussian of the pixels 214;
 eval/wasserstein, an estimate of the distance of held-out images, of pixels in [-1, 1], of 3.27
 """
